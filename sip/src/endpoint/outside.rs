@@ -1,0 +1,193 @@
+//! Requests outside of any dialog (RFC 3261 §8.2, §11, §13.3.1; RFC 3581).
+//!
+//! Owns the order of reasons to refuse, and answers that cost no memory. Only an INVITE from someone who may call leaves a
+//! trace, and so does its final answer, for 32 s: an INVITE that is retried must not ring twice.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::body::session_description;
+use crate::headers::{Via, read_number};
+use crate::message::{Headers, Method, Request, Response};
+use crate::parse::Core;
+use crate::session::{Call, Incoming};
+use crate::stack::Memory;
+use crate::uri::Uri;
+use crate::{ALLOW, Inbound, Peer};
+
+/// What we say when we have no room (RFC 3261 §21.5.4), in seconds.
+const RETRY_AFTER_S: u32 = 5;
+/// Most option tags repeated in `Unsupported`.
+const MAX_UNSUPPORTED: usize = 16;
+
+/// Refusals that ask the caller to come again with a changed INVITE: these are not held against it.
+const INVITES_RETRY: &[u16] = &[401, 407, 412, 413, 415, 416, 420, 421, 422, 484, 485, 488, 491, 494];
+
+/// Notes in the topmost `Via` where the request came from, and says where its responses go (RFC 3261 §18.2, RFC 3581 §4).
+pub(super) fn stamp(headers: &mut Headers, core: &mut Core, from: Peer) -> Peer {
+    core.via.stamp(from.addr);
+    let first = headers.get("Via").unwrap_or_default();
+    let rest: Vec<&str> = crate::headers::split_list(first).skip(1).collect();
+    let mut line = core.via.to_string();
+    for via in rest {
+        line.push_str(", ");
+        line.push_str(via);
+    }
+    headers.set_first("Via", line);
+    if from.transport.is_reliable() {
+        return from;
+    }
+    Peer {
+        transport: from.transport,
+        addr: SocketAddr::new(from.addr.ip(), core.via.response_port(from.addr.port())),
+    }
+}
+
+impl Endpoint {
+    /// Answers without a trace.
+    pub(super) fn answer(&mut self, request: &Request, reply: Peer, code: u16, headers: &[(&str, &str)]) {
+        if request.method == Method::Ack {
+            return;
+        }
+        let tag = self.stack.stateless_tag(&request.headers);
+        let mut response = self.stack.response(&request.headers, code, &tag);
+        for (name, value) in headers {
+            response.headers.push(name, *value);
+        }
+        self.stack.send(reply, response.to_bytes());
+    }
+
+    pub(super) fn overloaded(&mut self, request: &Request, reply: Peer) {
+        self.answer(request, reply, 503, &[("Retry-After", &RETRY_AFTER_S.to_string())]);
+    }
+
+    /// Answers a request that could not be read to its end.
+    pub(super) fn refuse_malformed(&mut self, from: Peer, code: u16, why: &str, mut headers: Headers) {
+        let Some(Ok(mut via)) = headers.list("Via").next().map(str::parse::<Via>) else { return };
+        let invite = headers.get("CSeq").is_some_and(|cseq| cseq.trim_end().ends_with("INVITE"));
+        if invite && !self.may_call(from) {
+            return;
+        }
+        via.stamp(from.addr);
+        let port =
+            if from.transport.is_reliable() { from.addr.port() } else { via.response_port(from.addr.port()) };
+        let rest: Vec<String> = headers.list("Via").skip(1).map(str::to_owned).collect();
+        headers.set("Via", via.to_string());
+        for via in rest {
+            headers.push("Via", via);
+        }
+        let tag = self.stack.stateless_tag(&headers);
+        let mut response = self.stack.response(&headers, code, &tag);
+        why.clone_into(&mut response.reason);
+        let to = Peer { transport: from.transport, addr: SocketAddr::new(from.addr.ip(), port) };
+        self.stack.send(to, response.to_bytes());
+    }
+
+    fn may_call(&self, from: Peer) -> bool {
+        match &self.stack.config.inbound {
+            Inbound::Nobody => false,
+            Inbound::Anyone => true,
+            Inbound::From(sources) => {
+                let ip = from.addr.ip();
+                sources.contains(&ip) || sources.contains(&ip.to_canonical())
+            }
+        }
+    }
+
+    /// A request that belongs to no dialog of ours.
+    pub(super) fn outside(&mut self, now: Instant, from: Peer, request: &Request, core: &Core, reply: Peer) {
+        if request.method == Method::Ack || (request.method == Method::Invite && !self.may_call(from)) {
+            return;
+        }
+        if request.headers.get("Max-Forwards").and_then(read_number) == Some(0) {
+            return self.answer(request, reply, 483, &[]);
+        }
+        let takes = matches!(&request.uri, Uri::Sip(_)) || request.uri.scheme() == "tel";
+        if !takes {
+            return self.answer(request, reply, 416, &[]);
+        }
+        if core.to.tag().is_some() {
+            return self.answer(request, reply, 481, &[]);
+        }
+        match &request.method {
+            Method::Invite | Method::Options | Method::Notify => {}
+            Method::Bye | Method::Info | Method::Update | Method::Prack => {
+                return self.answer(request, reply, 481, &[]);
+            }
+            Method::Refer => return self.answer(request, reply, 603, &[]),
+            Method::Ack | Method::Cancel | Method::Register | Method::Other(_) => {
+                return self.answer(request, reply, 405, &[("Allow", ALLOW)]);
+            }
+        }
+        let required: Vec<&str> = request.headers.list("Require").take(MAX_UNSUPPORTED).collect();
+        if !required.is_empty() {
+            return self.answer(request, reply, 420, &[("Unsupported", &required.join(", "))]);
+        }
+        match request.method {
+            Method::Invite => self.invited(now, from, request, core, reply),
+            Method::Options => {
+                let says = [("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", "")];
+                self.answer(request, reply, 200, &says);
+            }
+            _ => self.answer(request, reply, 200, &[]),
+        }
+    }
+
+    fn invited(&mut self, now: Instant, from: Peer, request: &Request, core: &Core, reply: Peer) {
+        if self.asked_before(request, core, reply) {
+            return;
+        }
+        let Ok(sdp) = session_description(&request.headers, &request.body) else {
+            return self.answer(request, reply, 415, &[("Accept", "application/sdp")]);
+        };
+        if !accepts_sdp(&request.headers) {
+            return self.answer(request, reply, 406, &[]);
+        }
+        if self.is_full() {
+            return self.overloaded(request, reply);
+        }
+        let id = self.new_session_id();
+        let key = (core.call_id.clone(), core.from.tag().unwrap_or("").to_owned());
+        if let Some(old) = self.stack.memories.find(&key) {
+            self.stack.forget(old);
+        }
+        self.stack.memories.insert(id.0, key.clone(), Memory { key, seq: core.cseq.seq, refusal: None });
+        let call = Call::incoming(now, &mut self.stack, id, Incoming { request, core, sdp, from, reply });
+        self.add(call);
+    }
+
+    /// Whether the same caller has asked the same before: merged by a proxy (RFC 3261 §8.2.2.2), or retried after its
+    /// refusal. Either way it does not ring again.
+    fn asked_before(&mut self, request: &Request, core: &Core, reply: Peer) -> bool {
+        let key = (core.call_id.clone(), core.from.tag().unwrap_or("").to_owned());
+        let Some(memory) = self.stack.memories.find(&key).and_then(|id| self.stack.memories.get(id)) else {
+            return false;
+        };
+        let Some((refusal, tag)) = &memory.refusal else {
+            self.answer(request, reply, 482, &[]);
+            return true;
+        };
+        if core.cseq.seq > memory.seq && INVITES_RETRY.contains(&refusal.code) {
+            return false;
+        }
+        let (again, tag): (Response, String) = (refusal.clone(), tag.clone());
+        let mut response = self.stack.response(&request.headers, again.code, &tag);
+        for (name, value) in again.headers.iter() {
+            response.headers.push(name, value);
+        }
+        self.stack.send(reply, response.to_bytes());
+        true
+    }
+}
+
+/// Whether a caller takes session descriptions in our answer (RFC 3261 §20.1): when it says nothing, it does.
+fn accepts_sdp(headers: &Headers) -> bool {
+    if headers.get("Accept").is_none() {
+        return true;
+    }
+    headers.list("Accept").any(|range| {
+        let kind = range.split(';').next().unwrap_or("").trim();
+        ["application/sdp", "application/*", "*/*"].iter().any(|ours| kind.eq_ignore_ascii_case(ours))
+    })
+}

@@ -1,0 +1,524 @@
+//! A session: the life of one INVITE, from either side (RFC 3261 §13, §14, §15; RFC 3326; RFC 6026).
+//!
+//! Owns the order of things: what may be sent now, what a response means, when the end is told. [`uac`] is the half that
+//! calls, [`uas`] the half that is called, [`inside`] what both share once there is a dialog. Never reads SDP.
+//! The end is told at once where our wish decides it, and the wire is cleaned up underneath: the record lingers until its
+//! last transaction is gone.
+
+mod inside;
+mod uac;
+mod uas;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::auth::{self, Answered, Asker, Credentials, Logins};
+use crate::dialog::Dialog;
+use crate::endpoint::Endpoint;
+use crate::headers::{Q850, q850_cause, read_number};
+use crate::message::{Headers, Method, Request, Response};
+use crate::parse::Core;
+use crate::stack::{Failure, Stack};
+use crate::transaction::{ClientTx, TxId};
+use crate::{ALLOW, Peer, SessionError, SessionEvent, SessionId, Side, Termination, TerminationCause};
+
+pub(crate) use uas::Incoming;
+
+/// How long the far end may take to confirm a CANCEL before the end is told all the same.
+const CANCEL_REPORT: Duration = Duration::from_secs(4);
+/// How often one request is sent again with credentials: a proxy, a server, and a stale nonce of each.
+const MAX_LOGIN_TRIES: u8 = 4;
+/// Most ACKs kept for repeated 2xx: the forks of an INVITE and the last re-INVITEs.
+const MAX_ACKS: usize = 16;
+/// Most headers of a refusal that are passed on.
+const MAX_PASSED_HEADERS: usize = 16;
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// We call; nothing heard yet.
+    Calling,
+    /// We call; a provisional response came.
+    Proceeding,
+    /// They call; no final answer given.
+    Ringing,
+    /// They call; we answered, and their ACK is awaited.
+    Answered,
+    /// Both know that the call stands.
+    Confirmed,
+    /// Nothing more will happen; transactions may linger.
+    Over,
+}
+
+/// An ACK that we sent, for the case that the 2xx comes again.
+#[derive(Debug)]
+struct Ack {
+    tag: String,
+    seq: u32,
+    peer: Peer,
+    bytes: Bytes,
+}
+
+/// A 2xx of ours whose ACK is awaited (RFC 3261 §13.3.1.4).
+#[derive(Debug)]
+struct Unacked {
+    seq: u32,
+    bytes: Bytes,
+    peer: Peer,
+    /// Of the INVITE that made the session, not of a later one.
+    first: bool,
+    /// The 200 carried an offer, so the ACK carries an answer.
+    offered: bool,
+    next: Instant,
+    interval: Duration,
+    give_up: Instant,
+}
+
+/// A re-INVITE of ours.
+#[derive(Debug)]
+struct Ours {
+    sdp: Bytes,
+    /// The transaction; `None` while a collision is being waited out.
+    tx: Option<TxId>,
+    retry_at: Option<Instant>,
+    tries: u8,
+}
+
+/// A re-INVITE or UPDATE of theirs that the user has not answered.
+#[derive(Debug)]
+struct Theirs {
+    tx: TxId,
+    seq: u32,
+    method: Method,
+    /// Without SDP: our answer is an offer.
+    offerless: bool,
+}
+
+/// A wish to give up before the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cancel {
+    No,
+    /// Waiting for the first provisional response (RFC 3261 §9.1).
+    Wanted(Option<Q850>),
+    Sent,
+}
+
+/// The record of a session.
+pub(crate) struct Call {
+    pub(crate) id: SessionId,
+    pub(crate) dialog: Dialog,
+    phase: Phase,
+    /// Whether the end has been told.
+    told: bool,
+    /// The INVITE's transaction: a client's when we call, a server's when they do.
+    invite: TxId,
+    contact: String,
+    credentials: Option<Credentials>,
+    logins: Logins,
+    sources: Vec<IpAddr>,
+    acks: Vec<Ack>,
+    unacked: Option<Unacked>,
+    ours: Option<Ours>,
+    theirs: Option<Theirs>,
+    /// Whether the `Call-ID` is ours: decides the bands of RFC 3261 §14.1.
+    caller: bool,
+    // Our call only.
+    cancel: Cancel,
+    trying_told: bool,
+    early: Vec<String>,
+    no_response_at: Option<Instant>,
+    report_at: Option<Instant>,
+    login_tries: u8,
+    // Their call only.
+    /// Their INVITE had no SDP, so our 200 carries the offer.
+    offerless: bool,
+    refresh_at: Option<Instant>,
+    /// A wish to hang up that must wait for the ACK (RFC 3261 §15).
+    bye_after_ack: Option<Option<Q850>>,
+}
+
+/// What a session is made from, whichever side began.
+struct Origin {
+    id: SessionId,
+    dialog: Dialog,
+    phase: Phase,
+    invite: TxId,
+    contact: String,
+    credentials: Option<Credentials>,
+    sources: Vec<IpAddr>,
+    caller: bool,
+}
+
+impl Call {
+    fn new(origin: Origin) -> Self {
+        let Origin { id, dialog, phase, invite, contact, credentials, sources, caller } = origin;
+        Self {
+            id,
+            dialog,
+            phase,
+            told: false,
+            invite,
+            contact,
+            credentials,
+            logins: Logins::default(),
+            sources,
+            acks: Vec::new(),
+            unacked: None,
+            ours: None,
+            theirs: None,
+            caller,
+            cancel: Cancel::No,
+            trying_told: false,
+            early: Vec::new(),
+            no_response_at: None,
+            report_at: None,
+            login_tries: 0,
+            offerless: false,
+            refresh_at: None,
+            bye_after_ack: None,
+        }
+    }
+
+    /// Whether the user has been told of the end.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// Whether the record can go: told, and nothing on the wire that would need it.
+    pub(crate) fn is_done(&self, stack: &Stack) -> bool {
+        self.told && self.phase == Phase::Over && self.unacked.is_none() && stack.owned_by(self.id) == 0
+    }
+
+    /// Whether requests inside the dialog are taken from an address.
+    pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.dialog.knows(ip) || self.sources.iter().any(|source| source.to_canonical() == ip)
+    }
+
+    /// Whether a request with this From tag belongs here.
+    pub(crate) fn has_remote_tag(&self, tag: &str) -> bool {
+        match self.phase {
+            Phase::Calling | Phase::Proceeding => self.early.iter().any(|known| known == tag),
+            Phase::Ringing | Phase::Answered | Phase::Confirmed | Phase::Over => {
+                self.dialog.remote_tag() == tag || self.acks.iter().any(|ack| ack.tag == tag)
+            }
+        }
+    }
+
+    fn emit(&self, stack: &mut Stack, event: SessionEvent) {
+        if !self.told {
+            stack.events.push_back((self.id, event));
+        }
+    }
+
+    /// Tells the end, once.
+    fn conclude(&mut self, stack: &mut Stack, termination: Termination) {
+        self.emit(stack, SessionEvent::Terminated(termination));
+        self.told = true;
+        self.no_response_at = None;
+        self.report_at = None;
+    }
+
+    /// The dialog is over. What they wait for is answered, and what we wait for gets an end.
+    fn close(&mut self, now: Instant, stack: &mut Stack) {
+        self.phase = Phase::Over;
+        self.refresh_at = None;
+        if let Some(theirs) = self.theirs.take() {
+            self.reply(now, stack, theirs.tx, 487);
+        }
+        let reinvite = self.ours.take().and_then(|ours| ours.tx);
+        for waiting in reinvite.into_iter().chain(self.caller.then_some(self.invite)) {
+            stack.limit_client(now, waiting);
+        }
+    }
+
+    /// The next moment at which [`Call::timeout`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let unacked = self.unacked.as_ref().map(|u| u.next.min(u.give_up));
+        let retry = self.ours.as_ref().and_then(|ours| ours.retry_at);
+        [self.no_response_at, self.report_at, self.refresh_at, unacked, retry].into_iter().flatten().min()
+    }
+
+    pub(crate) fn timeout(&mut self, now: Instant, stack: &mut Stack) {
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.no_response_at) {
+            self.no_response(stack);
+        }
+        if due(&mut self.report_at) {
+            self.conclude(stack, end(Side::Us, TerminationCause::Cancelled));
+        }
+        if due(&mut self.refresh_at) {
+            self.refresh_ringing(now, stack);
+        }
+        if self.unacked.as_ref().is_some_and(|u| u.next.min(u.give_up) <= now) {
+            self.repeat_answer(now, stack);
+        }
+        if self.ours.as_mut().is_some_and(|ours| due(&mut ours.retry_at)) {
+            self.retry_reinvite(now, stack);
+        }
+    }
+
+    /// A response to a request of ours.
+    pub(crate) fn response(
+        &mut self,
+        now: Instant,
+        stack: &mut Stack,
+        tx: TxId,
+        core: &Core,
+        response: &Response,
+    ) {
+        if tx == self.invite && self.caller {
+            return self.invite_response(now, stack, tx, core, response);
+        }
+        if core.cseq.method == Method::Invite && (200..300).contains(&response.code) {
+            return self.success(now, stack, tx, core, response);
+        }
+        if response.code < 200 {
+            return;
+        }
+        let retried = self.login(now, stack, tx, response);
+        if self.ours.as_ref().is_some_and(|ours| ours.tx == Some(tx)) {
+            match retried {
+                Some(retry) => self.ours_moved(retry),
+                None => self.reinvite_refused(now, stack, response.code),
+            }
+        } else if retried.is_none()
+            && matches!(core.cseq.method, Method::Info | Method::Update)
+            && response.code == 481
+        {
+            self.dialog_gone(now, stack, response);
+        }
+    }
+
+    /// A request of ours that ended without a final response.
+    pub(crate) fn failed(
+        &mut self,
+        now: Instant,
+        stack: &mut Stack,
+        id: TxId,
+        tx: &ClientTx,
+        failure: Failure,
+    ) {
+        if id == self.invite && self.caller {
+            return self.invite_failed(now, stack, failure);
+        }
+        let ours = self.ours.as_ref().is_some_and(|ours| ours.tx == Some(id));
+        if !ours && tx.key.method != Method::Info {
+            return;
+        }
+        // RFC 3261 §12.2.1.2: no answer inside a dialog ends it. The BYE is for a far end that only we cannot hear.
+        if self.phase == Phase::Confirmed {
+            self.send_bye(now, stack, None);
+            self.close(now, stack);
+            let cause = match failure {
+                Failure::TimedOut => TerminationCause::TimedOut,
+                Failure::Transport => TerminationCause::Transport,
+            };
+            self.conclude(stack, end(Side::Nobody, cause));
+        }
+    }
+
+    /// Sends a request inside the dialog, with what logins are known.
+    fn send_inside(
+        &mut self,
+        now: Instant,
+        stack: &mut Stack,
+        mut request: Request,
+        seq: u32,
+        peer: Peer,
+    ) -> TxId {
+        self.add_logins(stack, &mut request);
+        stack.start(now, self.id, request, seq, peer)
+    }
+
+    fn add_logins(&mut self, stack: &mut Stack, request: &mut Request) {
+        request.headers.set("User-Agent", stack.config.user_agent.clone());
+        let Some(credentials) = &self.credentials else { return };
+        for asker in [Asker::Server, Asker::Proxy] {
+            request.headers.remove(asker.answer_header());
+        }
+        let (uri, cnonce) = (request.uri.to_string(), stack.token(16));
+        let answered = Answered { method: request.method.as_str(), uri: &uri, body: &request.body };
+        for (name, value) in self.logins.headers(credentials, &answered, &cnonce) {
+            request.headers.push(name, value);
+        }
+    }
+
+    /// Answers a challenge by sending the request again (RFC 3261 §22.2); the new transaction, if it was worth it.
+    fn login(&mut self, now: Instant, stack: &mut Stack, tx: TxId, response: &Response) -> Option<TxId> {
+        let asker = Asker::of(response.code)?;
+        self.credentials.as_ref()?;
+        let challenge = auth::strongest(response.headers.get_all(asker.challenge_header()))?;
+        let old = stack.clients.get(tx)?;
+        let (mut request, peer) = (old.request.clone(), old.peer);
+        let sent: Vec<&str> = request.headers.get_all(asker.answer_header()).collect();
+        let worth =
+            self.logins.challenged(asker, challenge, (!sent.is_empty()).then(|| sent.join(", ")).as_deref());
+        if !worth || self.login_tries >= MAX_LOGIN_TRIES || stack.is_full() {
+            return None;
+        }
+        self.login_tries += 1;
+        request.headers.remove("Via");
+        let seq = self.dialog.next_seq();
+        let method = request.method.clone();
+        request.headers.set("CSeq", format!("{seq} {method}"));
+        Some(self.send_inside(now, stack, request, seq, peer))
+    }
+
+    /// Says BYE, now.
+    fn send_bye(&mut self, now: Instant, stack: &mut Stack, reason: Option<Q850>) {
+        let seq = self.dialog.next_seq();
+        let dialog = self.dialog.clone();
+        self.send_bye_in(now, stack, &dialog, seq, reason);
+    }
+
+    fn send_bye_in(
+        &mut self,
+        now: Instant,
+        stack: &mut Stack,
+        dialog: &Dialog,
+        seq: u32,
+        reason: Option<Q850>,
+    ) {
+        let mut bye = dialog.numbered(Method::Bye, seq);
+        if let Some(reason) = reason {
+            bye.headers.push("Reason", reason.to_string());
+        }
+        self.login_tries = 0;
+        self.send_inside(now, stack, bye, seq, dialog.next_hop());
+    }
+
+    /// Ends the session in whatever way its phase asks for.
+    fn hang_up(&mut self, now: Instant, stack: &mut Stack, reason: Option<Q850>) {
+        match self.phase {
+            Phase::Calling | Phase::Proceeding => self.give_up(now, stack, reason),
+            Phase::Ringing => {
+                let headers: Vec<(&str, String)> = reason.iter().map(|r| ("Reason", r.to_string())).collect();
+                self.refuse(now, stack, 603, &headers);
+            }
+            Phase::Answered => {
+                // A BYE before the ACK could overtake it.
+                self.bye_after_ack = Some(reason);
+                self.close(now, stack);
+                self.conclude(stack, end(Side::Us, TerminationCause::Bye));
+            }
+            Phase::Confirmed => {
+                self.send_bye(now, stack, reason);
+                self.close(now, stack);
+                self.unacked = None;
+                self.conclude(stack, end(Side::Us, TerminationCause::Bye));
+            }
+            Phase::Over => {}
+        }
+    }
+
+    /// `Contact` and `Allow`, as every message that makes or changes a dialog has them.
+    fn present(&self, headers: &mut Headers) {
+        headers.push("Contact", self.contact.clone());
+        headers.push("Allow", ALLOW);
+    }
+}
+
+/// An end that needs no further words.
+fn end(by: Side, cause: TerminationCause) -> Termination {
+    Termination { by, cause, q850: None, retry_after: None, headers: Vec::new() }
+}
+
+/// An end that a message of theirs caused, with what it tells about the reason.
+fn end_by(by: Side, cause: TerminationCause, headers: &Headers) -> Termination {
+    let retry_after = headers.get("Retry-After").and_then(|value| {
+        let digits = value.trim_start();
+        read_number(&digits[..digits.bytes().take_while(u8::is_ascii_digit).count()])
+    });
+    let passed = |name: &str| {
+        name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("X-"))
+            || matches!(name, "Warning" | "Error-Info")
+    };
+    let kept = headers.iter().filter(|(name, _)| passed(name)).take(MAX_PASSED_HEADERS);
+    Termination {
+        by,
+        cause,
+        q850: q850_cause(headers.get_all("Reason")),
+        retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
+        headers: kept.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+/// Adds a body of session description, or none.
+fn set_sdp(headers: &mut Headers, body: &mut Bytes, sdp: Option<Bytes>) {
+    if let Some(sdp) = sdp {
+        headers.push("Content-Type", "application/sdp");
+        *body = sdp;
+    }
+}
+
+/// A live session, borrowed from its endpoint. What is asked for at the wrong time is ignored, unless it says otherwise.
+pub struct Session<'a> {
+    endpoint: &'a mut Endpoint,
+    id: SessionId,
+    call_id: String,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(endpoint: &'a mut Endpoint, id: SessionId, call_id: String) -> Self {
+        Self { endpoint, id, call_id }
+    }
+
+    fn with<R>(&mut self, act: impl FnOnce(&mut Call, &mut Stack) -> R) -> Option<R> {
+        self.endpoint.with(self.id, act)
+    }
+
+    /// The `Call-ID` of the session.
+    pub fn call_id(&self) -> &str {
+        &self.call_id
+    }
+
+    /// Tells a caller that we are on it: 180 to 183 (101 to 199 are sent as asked), with early media or without.
+    pub fn ring(&mut self, now: Instant, code: u16, sdp: Option<Bytes>) {
+        self.with(|call, stack| call.ring(now, stack, code, sdp));
+    }
+
+    /// Accepts a call with 200. `sdp` is our answer, or our offer when the INVITE had none.
+    pub fn answer(&mut self, now: Instant, sdp: Bytes) {
+        self.with(|call, stack| call.answer(now, stack, sdp));
+    }
+
+    /// Refuses a call, or the offer last reported, with a final status of 300 to 699 (others become 603) and further headers.
+    pub fn reject(&mut self, now: Instant, code: u16, headers: &[(&str, String)]) {
+        let code = if (300..700).contains(&code) { code } else { 603 };
+        self.with(|call, stack| match call.theirs {
+            Some(_) => call.refuse_offer(now, stack, code, headers),
+            None => call.refuse(now, stack, code, headers),
+        });
+    }
+
+    /// Answers the offer last reported; to an offer that was none ([`SessionEvent::Offer`] without SDP) this is ours.
+    pub fn answer_offer(&mut self, now: Instant, sdp: Bytes) {
+        self.with(|call, stack| call.answer_offer(now, stack, sdp));
+    }
+
+    /// Offers a change by re-INVITE. A collision with theirs is sorted out underneath (RFC 3261 §14.1).
+    ///
+    /// # Errors
+    /// [`SessionError`], and nothing is sent.
+    pub fn reinvite(&mut self, now: Instant, sdp: Bytes) -> Result<(), SessionError> {
+        self.with(|call, stack| call.reinvite(now, stack, sdp)).unwrap_or(Err(SessionError::NotConfirmed))
+    }
+
+    /// Sends an INFO (RFC 6086).
+    ///
+    /// # Errors
+    /// [`SessionError`], and nothing is sent.
+    pub fn info(&mut self, now: Instant, content_type: &str, body: Bytes) -> Result<(), SessionError> {
+        self.with(|call, stack| call.info(now, stack, content_type, body))
+            .unwrap_or(Err(SessionError::NotConfirmed))
+    }
+
+    /// Ends the session: CANCEL (as soon as it may be sent), BYE (as soon as it may be sent) or a refusal with 603.
+    /// Asked again, it does nothing.
+    pub fn hang_up(&mut self, now: Instant, reason: Option<Q850>) {
+        self.with(|call, stack| call.hang_up(now, stack, reason));
+    }
+}

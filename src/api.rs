@@ -1,0 +1,190 @@
+//! The HTTP room: one router, every surface in it, each in its own words. A surface is a row of [`DIALECTS`]; it
+//! translates requests into control's verbs and views into its own JSON, and never decides anything. What all share
+//! stands here: request ids, the envelope by path, 405, 413, HEAD, OPTIONS and the net under a panic (CONTRACT 0.1
+//! to 0.4).
+
+pub mod download;
+pub mod fault;
+pub mod fields;
+pub mod gate;
+pub mod kaphila;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::Config;
+use crate::control::admission::Admission;
+use crate::control::{Calls, Rooms};
+use crate::engine::driver::EngineHandle;
+use crate::journal::{JournalHandle, Live};
+use crate::speech::{Sounds, Speech};
+use crate::store::Db;
+use crate::webhook::Format;
+
+use fault::Fault;
+
+/// What every handler is given.
+#[derive(Clone)]
+pub struct App {
+    /// The rooms below, for reads.
+    pub rooms: Rooms,
+    /// Who may ask.
+    pub admission: Arc<Admission>,
+    /// The verbs.
+    pub calls: Arc<Calls>,
+}
+
+impl App {
+    /// Control over these rooms, ready to be asked.
+    pub fn new(
+        config: Arc<Config>,
+        db: Db,
+        live: Live,
+        engine: EngineHandle,
+        journal: JournalHandle,
+        speech: Speech,
+        sounds: Sounds,
+    ) -> Self {
+        let admission = Arc::new(Admission::new(Arc::clone(&config), db.clone()));
+        let rooms = Rooms { config, db, live, journal, engine, speech, sounds: Arc::new(sounds) };
+        let calls = Arc::new(Calls::new(rooms.clone()));
+        Self { rooms, admission, calls }
+    }
+
+    /// Refuses new calls from here on; what is live goes on.
+    pub fn drain(&self) {
+        self.calls.drain();
+    }
+}
+
+/// One HTTP surface.
+pub struct Dialect {
+    /// Its name; it is also mounted whole under `/<name>`.
+    pub name: &'static str,
+    /// Paths that begin so wear its envelope; the longest match wins. The first row also has every other path.
+    pub prefixes: &'static [&'static str],
+    /// Its routes, relative to its mounting point.
+    pub routes: fn(&App) -> Router<App>,
+    /// Its words for what went wrong.
+    pub envelope: fn(&Fault) -> Response,
+    /// Its webhooks.
+    pub format: &'static dyn Format,
+}
+
+/// Every surface that is served.
+pub const DIALECTS: &[Dialect] = &[kaphila::DIALECT];
+
+/// The webhook forms of all surfaces, for the journal and the webhook worker.
+pub const FORMATS: &[&dyn Format] = &[kaphila::DIALECT.format];
+
+/// Carries each response's id, for support and for the logs.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The whole HTTP service. Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: address lists of
+/// keys are judged by the peer.
+pub fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for dialect in DIALECTS {
+        let routes = (dialect.routes)(&app);
+        router = router.merge(routes.clone()).nest(&format!("/{}", dialect.name), routes);
+    }
+    wrapped(router).with_state(app)
+}
+
+/// What stands around the routes of all surfaces, from the inside out. Bodies are bounded by the gate.
+fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
+        .fallback(|| async { Fault::UnknownPath })
+        .layer(DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(edge))
+}
+
+/// The dialect whose envelope a path wears.
+fn dialect_of(path: &str) -> &'static Dialect {
+    let mounted = |d: &&Dialect| {
+        let rest = path.strip_prefix('/').and_then(|p| p.strip_prefix(d.name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if let Some(dialect) = DIALECTS.iter().find(mounted) {
+        return dialect;
+    }
+    let length = |d: &Dialect| d.prefixes.iter().filter(|p| path.starts_with(**p)).map(|p| p.len()).max();
+    let longest = DIALECTS.iter().filter_map(|d| length(d).map(|len| (len, d))).max_by_key(|(len, _)| *len);
+    longest.map_or(&DIALECTS[0], |(_, dialect)| dialect)
+}
+
+/// The outermost layer: gives faults their words, answers OPTIONS, and puts an id on every response.
+async fn edge(request: Request, next: Next) -> Response {
+    let dialect = dialect_of(request.uri().path());
+    let options = request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    let mut fault = response.extensions_mut().remove::<Fault>();
+    if fault.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        if options {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        } else {
+            fault = Some(Fault::MethodNotAllowed);
+        }
+    }
+    if let Some(fault) = fault {
+        response = worded(dialect, &fault, &response);
+    }
+    response.headers_mut().insert(REQUEST_ID, request_id());
+    response
+}
+
+/// The dialect's words in place of a bare response, whose headers (Allow, rate windows) stay.
+fn worded(dialect: &Dialect, fault: &Fault, bare: &Response) -> Response {
+    let mut response = (dialect.envelope)(fault);
+    for (name, value) in bare.headers() {
+        if *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response.headers_mut().extend(fault.headers());
+    response
+}
+
+/// `req_` and 32 hex digits.
+fn request_id() -> HeaderValue {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        return HeaderValue::from_static("req_unknown");
+    }
+    let text = format!("req_{:032x}", u128::from_be_bytes(bytes));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("req_unknown"))
+}
+
+/// A panic in a handler is a bug with an alert; the client is told no more than that something broke.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request handler panicked");
+    Fault::Broken.into_response()
+}
+
+/// A JSON response, `application/json; charset=utf-8`.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let Ok(bytes) = serde_json::to_vec(body) else {
+        // Only maps with keys that are no text fail here, and the surfaces have none.
+        tracing::error!("a response could not be written as JSON");
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! The control room: everything that is decided before the engine acts. It says who may ask ([`admission`]), which
+//! way a call goes ([`routing`]), what may be dialled ([`numbers`]), and carries the verbs out ([`Calls`]). It never
+//! reads HTTP and never words an answer: it says no with a [`Refusal`], and each surface has its own words for those.
+
+pub mod admission;
+pub mod calls;
+pub mod cidr;
+pub mod numbers;
+pub mod rate;
+pub mod routing;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::engine::driver::EngineHandle;
+use crate::journal::{JournalHandle, Live};
+use crate::model::account::ApiKey;
+use crate::model::call::CommandError;
+use crate::speech::{Sounds, Speech, SpeechError};
+use crate::store::{Db, StoreError};
+
+pub use calls::{Calls, Gather, PlaceCall, Placed};
+
+/// The rooms that control works with; made once, shared by all requests.
+#[derive(Clone)]
+pub struct Rooms {
+    /// Every setting and limit.
+    pub config: Arc<Config>,
+    /// Keys, credits, calls.
+    pub db: Db,
+    /// The live calls.
+    pub live: Live,
+    /// Where facts are told.
+    pub journal: JournalHandle,
+    /// What acts on calls.
+    pub engine: EngineHandle,
+    /// Text to audio.
+    pub speech: Speech,
+    /// Sound files to audio.
+    pub sounds: Arc<Sounds>,
+}
+
+/// Who is asking in this request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key that was presented.
+    pub key: ApiKey,
+    /// Where the request came from, as far as it can be known.
+    pub ip: Option<IpAddr>,
+}
+
+/// Every business reason to say no. A refusal is not an error: nothing broke, and nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No key was presented.
+    MissingKey,
+    /// A key was presented that is malformed, unknown, revoked or expired.
+    InvalidKey,
+    /// The key is good and may not do this, or not from here.
+    Forbidden,
+    /// The key may not show this caller id.
+    CallerIdNotAllowed,
+    /// The surface's window is used up; `retry_after_s` is at least 1.
+    RateLimited {
+        /// Seconds until a request is taken again.
+        retry_after_s: u64,
+    },
+    /// The number is one that is never dialled.
+    NumberNotAllowed,
+    /// No live call of this key has that id.
+    UnknownCall,
+    /// The call is not answered yet.
+    NotAnswered,
+    /// A gather is collecting already.
+    GatherInProgress,
+    /// Too many playbacks wait on this call.
+    QueueFull,
+    /// Nothing is being recorded.
+    NoActiveRecording,
+    /// The name cannot be that of a sound.
+    InvalidSound,
+    /// No sound has that name.
+    SoundNotFound,
+    /// The key has as many live calls as it may have.
+    TooManyCalls,
+    /// No credit is left.
+    NoCredits,
+    /// The key has no enabled trunk.
+    NoTrunks,
+    /// Every trunk was tried in vain.
+    OriginationFailed {
+        /// Endpoint names in the order tried.
+        attempted: Vec<String>,
+        /// Enabled trunks of the key.
+        total: usize,
+    },
+    /// The engine is full, stopping or too far behind.
+    Unavailable,
+}
+
+impl From<CommandError> for Refusal {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::UnknownCall => Self::UnknownCall,
+            CommandError::NotAnswered => Self::NotAnswered,
+            CommandError::GatherInProgress => Self::GatherInProgress,
+            CommandError::QueueFull => Self::QueueFull,
+            CommandError::NoActiveRecording => Self::NoActiveRecording,
+            CommandError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// Why control could not do what was asked: a no, or something that broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A business reason; the caller is told it.
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Text could not be made into audio.
+    #[error(transparent)]
+    Speech(#[from] SpeechError),
+    /// Making the audio took longer than a caller can wait.
+    #[error("speech was not ready in time")]
+    SpeechTooSlow,
+    /// A sound file is there and cannot be played.
+    #[error("sound file cannot be played: {0}")]
+    Sound(String),
+    /// No random bits could be had for an id.
+    #[error("the system gives no random numbers")]
+    Random,
+    /// The task that placed the call panicked.
+    #[error("placing a call panicked")]
+    Panicked,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        Self::Refused(error.into())
+    }
+}

@@ -1,0 +1,481 @@
+//! One call: the state machine of what was ordered. It takes what the signalling, the media and the application
+//! say, and answers with [`Step`]s; it performs nothing, so a whole call runs in a test without a socket.
+//! Dialling lives here; what happens on the line in [`line`], how it ends in [`ending`].
+
+mod ending;
+mod line;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use media::sdp::{self, Direction, Local, OfferConfig, Remote};
+use media::{BridgeId, Codec, LegId};
+use sip::{SessionEvent, Termination, TerminationCause};
+
+use super::Settings;
+use super::gather::Gather;
+use super::outcome::{self, Outcome, cause};
+use crate::model::Now;
+use crate::model::call::{CallOrder, EndReason, TrunkPlan};
+use crate::model::event::{CallEvent, DigitSource, PlayTo};
+
+/// The callee's leg.
+pub(super) const CALLEE: LegId = LegId(0);
+
+/// Without any provisional in this time the call is given up (CONTRACT 1.1: documented clients wait 15 s).
+const PLACEMENT_CEILING: Duration = Duration::from_secs(10);
+/// A trunk that has said 100 and nothing else for this long has the call.
+const PROCEEDING_AFTER: Duration = Duration::from_secs(4);
+/// The detector counts frames; should none be counted, the verdict is due all the same.
+const AMD_BACKSTOP: Duration = Duration::from_millis(400);
+
+/// What the engine does for a call.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// INVITE by the trunk at this place of the order.
+    Invite(usize, Bytes),
+    /// CANCEL or BYE, whatever is right, with this Q.850 cause.
+    HangUp(u16),
+    /// Answer the re-INVITE that waits.
+    AnswerOffer(Bytes),
+    /// Refuse it.
+    RefuseOffer(u16),
+    /// For the media worker.
+    Media(media::Command),
+    /// It happened.
+    Event(CallEvent),
+}
+
+/// What a call's methods are given.
+pub(super) struct Ctx<'a> {
+    pub(super) now: Now,
+    pub(super) settings: &'a Settings,
+    pub(super) steps: &'a mut VecDeque<Step>,
+}
+
+impl Ctx<'_> {
+    fn event(&mut self, event: CallEvent) {
+        self.steps.push_back(Step::Event(event));
+    }
+
+    fn media(&mut self, command: media::Command) {
+        self.steps.push_back(Step::Media(command));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Dialing,
+    Answered,
+    Over,
+}
+
+/// The attempt under way.
+#[derive(Debug)]
+struct Dial {
+    trunk: usize,
+    started: Instant,
+    /// Any 1xx.
+    provisional: bool,
+    /// Any 18x.
+    rang: bool,
+    /// The session description of a provisional, should the 200 have none.
+    early: Option<Remote>,
+}
+
+/// Every timer a call can have.
+#[derive(Debug, Default)]
+struct Timers {
+    placement: Option<Instant>,
+    proceeding: Option<Instant>,
+    ring: Option<Instant>,
+    max_duration: Option<Instant>,
+    amd: Option<Instant>,
+    drain: Option<Instant>,
+    closing: Option<Instant>,
+}
+
+/// A playback that the media worker has been given and has not ended.
+#[derive(Debug)]
+struct Playback {
+    id: media::PlaybackId,
+    kind: PlaybackKind,
+}
+
+#[derive(Debug)]
+enum PlaybackKind {
+    /// `/voice` or `/play`: its end is an event.
+    Told { playback: String, text: Option<String>, file: Option<String>, to: PlayTo },
+    /// A gather's prompt.
+    Prompt,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Recording {
+    None,
+    /// Asked for; the file is not open yet.
+    Opening(String),
+    Active(String),
+    /// Stopped by command or by the call's end; the file is being finished.
+    Finishing(String),
+    Settled,
+}
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) order: Arc<CallOrder>,
+    pub(super) bridge: BridgeId,
+    pub(super) port: u16,
+    /// `o=` of our session descriptions (RFC 3264 §8: one id, the version grows with each change).
+    sdp_session: u64,
+    sdp_version: u64,
+    sdp_direction: Direction,
+    phase: Phase,
+    dial: Dial,
+    placed: bool,
+    timers: Timers,
+    amd_pending: bool,
+    gather: Option<(Gather, media::PlaybackId)>,
+    playbacks: VecDeque<Playback>,
+    next_playback: u64,
+    recording: Recording,
+    last_digit: Option<(char, Instant, DigitSource)>,
+    media_closed: bool,
+}
+
+impl Call {
+    /// A call that has been accepted, with its bridge and port, not yet dialled.
+    pub(super) fn new(
+        now: Now,
+        order: Arc<CallOrder>,
+        bridge: BridgeId,
+        port: u16,
+        sdp_session: u64,
+    ) -> Self {
+        let dial = Dial { trunk: 0, started: now.mono, provisional: false, rang: false, early: None };
+        Self {
+            order,
+            bridge,
+            port,
+            sdp_session,
+            sdp_version: 1,
+            sdp_direction: Direction::SendRecv,
+            phase: Phase::Dialing,
+            dial,
+            placed: false,
+            timers: Timers::default(),
+            amd_pending: false,
+            gather: None,
+            playbacks: VecDeque::new(),
+            next_playback: 0,
+            recording: Recording::None,
+            last_digit: None,
+            media_closed: false,
+        }
+    }
+
+    /// Opens the media and dials the first trunk.
+    pub(super) fn start(&mut self, ctx: &mut Ctx<'_>, seed: u64) {
+        ctx.event(CallEvent::Queued);
+        ctx.media(media::Command::Open {
+            bridge: self.bridge,
+            leg: CALLEE,
+            local: (ctx.settings.rtp_bind, self.port).into(),
+            settings: ctx.settings.leg.clone(),
+            seed,
+        });
+        self.timers.placement = Some(ctx.now.mono + PLACEMENT_CEILING);
+        self.dial(ctx, 0);
+    }
+
+    /// Nothing more is awaited: the call may be forgotten.
+    pub(super) fn finished(&self) -> bool {
+        self.phase == Phase::Over
+            && self.media_closed
+            && matches!(self.recording, Recording::None | Recording::Settled)
+    }
+
+    /// Still counts as a call (it has not ended).
+    pub(super) fn live(&self) -> bool {
+        self.phase != Phase::Over
+    }
+
+    /// The earliest timer.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let gather = self.gather.as_ref().and_then(|(gather, _)| gather.deadline());
+        let t = &self.timers;
+        [t.placement, t.proceeding, t.ring, t.max_duration, t.amd, t.drain, t.closing, gather]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Some timer is due.
+    pub(super) fn timeout(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
+        let due = |timer: &mut Option<Instant>| timer.take_if(|at| *at <= now).is_some();
+        if due(&mut self.timers.proceeding) {
+            self.proceed(ctx);
+        }
+        if due(&mut self.timers.placement) {
+            self.placement_over(ctx);
+        }
+        if due(&mut self.timers.ring) {
+            self.rang_out(ctx);
+        }
+        if due(&mut self.timers.amd) {
+            self.no_verdict(ctx);
+        }
+        if due(&mut self.timers.drain) {
+            self.end(ctx, EndReason::ApiHangup, cause::NORMAL);
+        }
+        if due(&mut self.timers.max_duration) {
+            self.end(ctx, EndReason::MaxDuration, cause::TIMER);
+        }
+        if due(&mut self.timers.closing) {
+            self.closing_over(ctx);
+        }
+        self.gather_timeout(ctx);
+    }
+
+    /// The trunk of the attempt under way.
+    pub(super) fn trunk(&self) -> Option<&TrunkPlan> {
+        self.order.trunks.get(self.dial.trunk)
+    }
+
+    fn local(&self, settings: &Settings) -> Local {
+        Local {
+            address: settings.media_address,
+            port: self.port,
+            session_id: self.sdp_session,
+            version: self.sdp_version,
+        }
+    }
+
+    fn offer_config(&self) -> OfferConfig {
+        let names = self.trunk().map(|trunk| trunk.codecs.as_slice()).unwrap_or_default();
+        let mut codecs: Vec<Codec> = names.iter().filter_map(|name| Codec::from_name(name)).collect();
+        if codecs.is_empty() {
+            codecs = vec![Codec::Pcmu, Codec::Pcma];
+        }
+        OfferConfig { codecs, telephone_event: true }
+    }
+
+    fn dial(&mut self, ctx: &mut Ctx<'_>, trunk: usize) {
+        let started = ctx.now.mono;
+        self.dial = Dial { trunk, started, provisional: false, rang: false, early: None };
+        self.timers.proceeding = None;
+        self.timers.ring = Some(started + Duration::from_millis(self.order.ring_timeout_ms.into()));
+        let Some(plan) = self.order.trunks.get(trunk) else { return };
+        let endpoint = plan.endpoint.clone();
+        let offer = sdp::offer(&self.local(ctx.settings), &self.offer_config(), Direction::SendRecv);
+        let attempt = u8::try_from(trunk + 1).unwrap_or(u8::MAX);
+        ctx.event(CallEvent::Dialing { trunk: endpoint, attempt });
+        ctx.steps.push_back(Step::Invite(trunk, offer.into()));
+    }
+
+    /// What the session of the present attempt reports.
+    pub(super) fn signalled(&mut self, ctx: &mut Ctx<'_>, event: SessionEvent) {
+        match event {
+            SessionEvent::Trying => self.trying(ctx),
+            SessionEvent::Progress { sdp, .. } => self.ringing(ctx, sdp.as_deref()),
+            SessionEvent::Answered { sdp } => self.answered(ctx, sdp.as_deref()),
+            SessionEvent::Offer { sdp } => self.offered(ctx, sdp.as_deref()),
+            SessionEvent::Confirmed { sdp: Some(sdp) } | SessionEvent::OfferAnswered { sdp: Some(sdp) } => {
+                self.reconnect(ctx, &sdp);
+            }
+            SessionEvent::Info { content_type, body } => self.info(ctx, &content_type, &body),
+            SessionEvent::Terminated(termination) => self.terminated(ctx, &termination),
+            SessionEvent::Confirmed { sdp: None }
+            | SessionEvent::OfferAnswered { sdp: None }
+            | SessionEvent::OfferRefused { .. }
+            | SessionEvent::Invited(_) => {}
+        }
+    }
+
+    fn trying(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Dialing {
+            self.dial.provisional = true;
+            if !self.placed {
+                self.timers.proceeding = Some(ctx.now.mono + PROCEEDING_AFTER);
+            }
+        }
+    }
+
+    fn ringing(&mut self, ctx: &mut Ctx<'_>, sdp: Option<&[u8]>) {
+        if self.phase != Phase::Dialing {
+            return;
+        }
+        self.dial.provisional = true;
+        if !self.dial.rang {
+            self.dial.rang = true;
+            self.placed();
+            ctx.event(CallEvent::Ringing);
+        }
+        // Early media is received (and our side's first packets open NAT bindings), but not recorded.
+        if let Some(Ok(remote)) = sdp.map(|sdp| sdp::read_answer(&self.offer_config(), sdp)) {
+            self.dial.early = Some(remote.clone());
+            ctx.media(media::Command::Connect { bridge: self.bridge, leg: CALLEE, remote });
+        }
+    }
+
+    fn placed(&mut self) {
+        self.placed = true;
+        self.timers.placement = None;
+        self.timers.proceeding = None;
+    }
+
+    fn proceed(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Dialing && !self.placed {
+            self.placed();
+            ctx.event(CallEvent::Proceeding);
+        }
+    }
+
+    fn placement_over(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase != Phase::Dialing || self.placed {
+            return;
+        }
+        if self.dial.provisional {
+            self.proceed(ctx);
+        } else {
+            self.attempt_failed(ctx, 0, "no response in time");
+            self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
+        }
+    }
+
+    fn rang_out(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Dialing {
+            self.attempt_failed(ctx, 0, "ring timeout");
+            self.end(ctx, EndReason::NoAnswer, cause::NO_ANSWER);
+        }
+    }
+
+    fn attempt_failed(&mut self, ctx: &mut Ctx<'_>, code: u16, reason: &str) {
+        let trunk = self.trunk().map(|trunk| trunk.endpoint.clone()).unwrap_or_default();
+        let elapsed = ctx.now.mono.saturating_duration_since(self.dial.started);
+        let elapsed_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+        ctx.event(CallEvent::AttemptFailed { trunk, code, reason: reason.to_owned(), elapsed_ms });
+    }
+
+    fn answered(&mut self, ctx: &mut Ctx<'_>, sdp: Option<&[u8]>) {
+        if self.phase != Phase::Dialing {
+            return;
+        }
+        let remote = match sdp {
+            Some(sdp) => sdp::read_answer(&self.offer_config(), sdp).ok(),
+            None => self.dial.early.take(),
+        };
+        let Some(remote) = remote else {
+            self.attempt_failed(ctx, 200, "unusable session description");
+            self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
+            return;
+        };
+        self.placed();
+        self.timers.ring = None;
+        self.phase = Phase::Answered;
+        let held = remote.direction != Direction::SendRecv;
+        ctx.event(CallEvent::Answered);
+        ctx.media(media::Command::Connect { bridge: self.bridge, leg: CALLEE, remote });
+        ctx.media(media::Command::Hold { bridge: self.bridge, leg: CALLEE, on: held });
+        let max = Duration::from_millis(self.order.max_duration_ms.into());
+        self.timers.max_duration = Some(ctx.now.mono + max);
+        self.start_recording(ctx);
+        self.start_screening(ctx);
+    }
+
+    fn start_screening(&mut self, ctx: &mut Ctx<'_>) {
+        if self.order.use_amd {
+            self.amd_pending = true;
+            let config = ctx.settings.amd.clone();
+            let total = Duration::from_millis(config.total_ms.into());
+            self.timers.amd = Some(ctx.now.mono + total + AMD_BACKSTOP);
+            ctx.media(media::Command::ListenAmd { bridge: self.bridge, leg: CALLEE, config });
+        }
+    }
+
+    /// A re-INVITE or UPDATE: hold, resume, a moved port (RFC 3264 §8).
+    fn offered(&mut self, ctx: &mut Ctx<'_>, offer: Option<&[u8]>) {
+        let config = self.offer_config();
+        let Some(offer) = offer else {
+            self.sdp_version += 1;
+            let ours = sdp::offer(&self.local(ctx.settings), &config, Direction::SendRecv);
+            ctx.steps.push_back(Step::AnswerOffer(ours.into()));
+            return;
+        };
+        let mut local = self.local(ctx.settings);
+        local.version += 1;
+        match sdp::answer(&local, &config, offer, Direction::SendRecv) {
+            Ok((answer, remote)) => {
+                self.sdp_version = local.version;
+                ctx.steps.push_back(Step::AnswerOffer(answer.into()));
+                self.connect_again(ctx, remote);
+            }
+            Err(_) => ctx.steps.push_back(Step::RefuseOffer(488)),
+        }
+    }
+
+    fn reconnect(&mut self, ctx: &mut Ctx<'_>, sdp: &[u8]) {
+        if let Ok(remote) = sdp::read_answer(&self.offer_config(), sdp) {
+            self.connect_again(ctx, remote);
+        }
+    }
+
+    fn connect_again(&mut self, ctx: &mut Ctx<'_>, remote: Remote) {
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.sdp_direction = remote.direction;
+        let on = remote.direction != Direction::SendRecv;
+        ctx.media(media::Command::Connect { bridge: self.bridge, leg: CALLEE, remote });
+        ctx.media(media::Command::Hold { bridge: self.bridge, leg: CALLEE, on });
+    }
+
+    fn terminated(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
+        match self.phase {
+            Phase::Over => {}
+            Phase::Answered => self.end_by_far_end(ctx, termination),
+            Phase::Dialing => self.attempt_over(ctx, termination),
+        }
+    }
+
+    fn attempt_over(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
+        let rang = self.dial.rang;
+        let (code, reason, outcome) = match &termination.cause {
+            TerminationCause::Rejected { code, reason } => {
+                (*code, reason.as_str(), outcome::of_status(*code, rang))
+            }
+            TerminationCause::Redirected { code, .. } => {
+                (*code, "redirected", outcome::of_status(*code, rang))
+            }
+            TerminationCause::NoResponse => (0, "no response", outcome::of_silence(rang)),
+            TerminationCause::TimedOut => (0, "timed out", outcome::of_silence(rang)),
+            TerminationCause::Transport => (0, "transport error", outcome::of_silence(rang)),
+            TerminationCause::Cancelled | TerminationCause::Bye | TerminationCause::Internal => {
+                (0, "failed", outcome::of_silence(rang))
+            }
+        };
+        self.attempt_failed(ctx, code, reason);
+        let told = |own: u16| termination.q850.unwrap_or(own);
+        match outcome {
+            Outcome::Final(reason, cause) => self.finish(ctx, reason, told(cause), status(code)),
+            Outcome::NextTrunk(cause) => {
+                let next = self.dial.trunk + 1;
+                if next < self.order.trunks.len() {
+                    self.dial(ctx, next);
+                } else {
+                    self.finish(ctx, EndReason::TrunkFailure, told(cause), status(code));
+                }
+            }
+        }
+    }
+}
+
+fn status(code: u16) -> Option<u16> {
+    (code > 0).then_some(code)
+}

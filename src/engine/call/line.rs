@@ -1,0 +1,287 @@
+//! What happens on an answered line: the application's commands, playback, digits and gathers, the verdict, the
+//! recording.
+
+use std::time::Duration;
+
+use media::{Heard, PlaybackId, RecordWhat, RecordingId};
+
+use super::{CALLEE, Call, Ctx, Phase, Playback, PlaybackKind, Recording};
+use crate::engine::gather::{Gather, Step as GatherStep};
+use crate::engine::outcome::cause;
+use crate::model::call::{Accepted, Amd, AmdStatus, Command, CommandError, EndReason, GatherOrder};
+use crate::model::event::{CallEvent, DigitSource, GatherEnd, PlayTo, RecordingSize};
+
+/// The same key heard by a second way within this time is the same press (FIELD need 7).
+const SAME_PRESS: Duration = Duration::from_millis(300);
+/// How long `drain` waits for queued playback.
+const DRAIN_CEILING: Duration = Duration::from_secs(60);
+/// The one recording of a call.
+const RECORDING: RecordingId = RecordingId(0);
+
+impl Call {
+    /// The application's commands.
+    pub(in crate::engine) fn command(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        command: Command,
+    ) -> Result<Accepted, CommandError> {
+        match (self.phase, command) {
+            (Phase::Over, _) => Err(CommandError::UnknownCall),
+            (Phase::Dialing, Command::HangUp { .. }) => {
+                self.hang_up(ctx);
+                Ok(Accepted::Done)
+            }
+            (Phase::Dialing, Command::StopRecording) => Err(CommandError::NoActiveRecording),
+            (Phase::Dialing, Command::Play { .. } | Command::Gather(_)) => Err(CommandError::NotAnswered),
+            (Phase::Answered, Command::HangUp { drain }) => {
+                self.hang_up_after(ctx, drain);
+                Ok(Accepted::Done)
+            }
+            (Phase::Answered, Command::StopRecording) => self.stop_recording(ctx),
+            (Phase::Answered, Command::Gather(order)) => self.start_gather(ctx, &order),
+            (Phase::Answered, Command::Play { playback, clip, text, file, to }) => {
+                if self.playbacks.len() >= ctx.settings.playback_queue_max {
+                    return Err(CommandError::QueueFull);
+                }
+                self.play(ctx, clip, to, PlaybackKind::Told { playback, text, file, to });
+                Ok(Accepted::Done)
+            }
+        }
+    }
+
+    fn hang_up_after(&mut self, ctx: &mut Ctx<'_>, drain: bool) {
+        if drain && !self.playbacks.is_empty() {
+            self.timers.drain.get_or_insert(ctx.now.mono + DRAIN_CEILING);
+        } else {
+            self.hang_up(ctx);
+        }
+    }
+
+    fn play(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        clip: std::sync::Arc<media::Clip>,
+        to: PlayTo,
+        kind: PlaybackKind,
+    ) -> PlaybackId {
+        let id = PlaybackId(self.next_playback);
+        self.next_playback += 1;
+        self.playbacks.push_back(Playback { id, kind });
+        let to = match to {
+            PlayTo::Bridge => media::PlayTo::Bridge,
+            PlayTo::Channel => media::PlayTo::Leg(CALLEE),
+        };
+        ctx.media(media::Command::Play { bridge: self.bridge, playback: id, clip, to, looped: false });
+        id
+    }
+
+    fn start_gather(&mut self, ctx: &mut Ctx<'_>, order: &GatherOrder) -> Result<Accepted, CommandError> {
+        if self.gather.is_some() && !order.replace {
+            return Err(CommandError::GatherInProgress);
+        }
+        if self.playbacks.len() >= ctx.settings.playback_queue_max {
+            return Err(CommandError::QueueFull);
+        }
+        if let Some((old, prompt)) = self.gather.take() {
+            let digits = old.digits().to_owned();
+            ctx.event(CallEvent::GatherTimeout { digits, reason: GatherEnd::Replaced });
+            self.cut(ctx, prompt);
+        }
+        ctx.event(CallEvent::GatherStarted { expected: order.num_digits, timeout_ms: order.timeout_ms });
+        let prompt = self.play(ctx, order.prompt.clone(), order.to, PlaybackKind::Prompt);
+        let timeout = Duration::from_millis(order.timeout_ms.into());
+        self.gather = Some((Gather::new(order.num_digits, timeout, order.finish_on_key), prompt));
+        Ok(Accepted::Done)
+    }
+
+    /// Stops one playback if it still runs or waits.
+    fn cut(&mut self, ctx: &mut Ctx<'_>, playback: PlaybackId) {
+        if self.playbacks.iter().any(|p| p.id == playback) {
+            ctx.media(media::Command::StopPlayback { bridge: self.bridge, playback: Some(playback) });
+        }
+    }
+
+    /// What the media worker reports.
+    pub(in crate::engine) fn heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) {
+        match heard {
+            Heard::Failed { error, .. } => {
+                tracing::warn!(call = %self.order.id, %error, "the media of a call failed");
+                self.fail(ctx);
+            }
+            Heard::Digit { digit, source, .. } => {
+                let source = match source {
+                    media::DigitSource::Rfc4733 => DigitSource::Rfc4733,
+                    media::DigitSource::Inband => DigitSource::Inband,
+                    media::DigitSource::Info => DigitSource::Info,
+                };
+                self.digit(ctx, digit, source);
+            }
+            Heard::Amd { verdict, .. } => {
+                let status = match verdict.status {
+                    media::AmdStatus::Human => AmdStatus::Human,
+                    media::AmdStatus::Machine => AmdStatus::Machine,
+                    media::AmdStatus::Unknown => AmdStatus::Unknown,
+                };
+                let cause = verdict.cause.as_str().to_owned();
+                self.screened(ctx, Amd { status, cause, confidence: verdict.confidence });
+            }
+            Heard::PlaybackEnded { playback, completed, .. } => self.played(ctx, playback, completed),
+            Heard::MediaTimeout { .. } => {
+                if self.phase == Phase::Answered {
+                    self.end(ctx, EndReason::MediaTimeout, cause::FAILURE);
+                }
+            }
+            Heard::RecordingStarted { .. } => self.recording_started(ctx),
+            Heard::RecordingEnded { bytes, duration_ms, .. } => {
+                self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, None);
+            }
+            Heard::RecordingFailed { reason, bytes, duration_ms, .. } => {
+                self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, Some(reason));
+            }
+            Heard::Closed { .. } => self.media_closed = true,
+            Heard::FirstPacket { .. }
+            | Heard::Talk { .. }
+            | Heard::PlaybackStarted { .. }
+            | Heard::DigitsSent { .. } => {}
+        }
+    }
+
+    fn screened(&mut self, ctx: &mut Ctx<'_>, verdict: Amd) {
+        if self.phase == Phase::Answered && std::mem::take(&mut self.amd_pending) {
+            self.timers.amd = None;
+            ctx.event(CallEvent::Screened(verdict));
+        }
+    }
+
+    /// The detector never spoke: not one frame was counted.
+    pub(super) fn no_verdict(&mut self, ctx: &mut Ctx<'_>) {
+        let cause = "NOAUDIODATA".to_owned();
+        self.screened(ctx, Amd { status: AmdStatus::Unknown, cause, confidence: 0.0 });
+    }
+
+    fn played(&mut self, ctx: &mut Ctx<'_>, ended: PlaybackId, completed: bool) {
+        let Some(at) = self.playbacks.iter().position(|p| p.id == ended) else { return };
+        let Some(playback) = self.playbacks.remove(at) else { return };
+        match playback.kind {
+            PlaybackKind::Told { playback, text, file, to } => {
+                ctx.event(CallEvent::Played { playback, text, file, to, completed });
+            }
+            PlaybackKind::Prompt => {
+                if let Some((gather, prompt)) = &mut self.gather
+                    && *prompt == ended
+                {
+                    gather.prompt_ended(ctx.now.mono);
+                }
+            }
+        }
+        if self.timers.drain.is_some() && self.playbacks.is_empty() {
+            self.hang_up(ctx);
+        }
+    }
+
+    /// DTMF by SIP INFO: `application/dtmf-relay` (`Signal=5`) or `application/dtmf` (`5`).
+    pub(super) fn info(&mut self, ctx: &mut Ctx<'_>, content_type: &str, body: &[u8]) {
+        let text = String::from_utf8_lossy(body);
+        let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let signal = match kind.as_str() {
+            "application/dtmf-relay" => text.lines().find_map(|line| {
+                let (name, value) = line.split_once('=')?;
+                name.trim().eq_ignore_ascii_case("signal").then(|| value.trim().to_owned())
+            }),
+            "application/dtmf" => Some(text.trim().to_owned()),
+            _ => None,
+        };
+        let digit = match signal.as_deref() {
+            Some("10") => Some('*'),
+            Some("11") => Some('#'),
+            Some(one) if one.len() == 1 => one.chars().next().map(|c| c.to_ascii_uppercase()),
+            _ => None,
+        };
+        if let Some(digit) = digit.filter(|c| matches!(c, '0'..='9' | '*' | '#' | 'A'..='D')) {
+            self.digit(ctx, digit, DigitSource::Info);
+        }
+    }
+
+    fn digit(&mut self, ctx: &mut Ctx<'_>, digit: char, source: DigitSource) {
+        let now = ctx.now.mono;
+        let again = self.last_digit.is_some_and(|(last, at, by)| {
+            last == digit && by != source && now.saturating_duration_since(at) < SAME_PRESS
+        });
+        if self.phase != Phase::Answered || again {
+            return;
+        }
+        self.last_digit = Some((digit, now, source));
+        ctx.event(CallEvent::Digit { digit, source });
+        let Some((gather, prompt)) = &mut self.gather else { return };
+        let prompt = *prompt;
+        let step = gather.press(now, digit);
+        self.cut(ctx, prompt);
+        match step {
+            GatherStep::Progress { digits, remaining } => {
+                ctx.event(CallEvent::GatherProgress { digits, digit, remaining });
+            }
+            GatherStep::Complete { digits } => {
+                self.gather = None;
+                ctx.event(CallEvent::GatherProgress { digits: digits.clone(), digit, remaining: 0 });
+                ctx.event(CallEvent::GatherComplete { digits });
+            }
+            GatherStep::Finished { digits } => {
+                self.gather = None;
+                ctx.event(CallEvent::GatherComplete { digits });
+            }
+        }
+    }
+
+    pub(super) fn gather_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        let due = |gather: &Gather| gather.deadline().is_some_and(|at| at <= ctx.now.mono);
+        if let Some((gather, _)) = self.gather.take_if(|(gather, _)| due(gather)) {
+            let digits = gather.digits().to_owned();
+            ctx.event(CallEvent::GatherTimeout { digits, reason: GatherEnd::Timeout });
+        }
+    }
+
+    pub(super) fn start_recording(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.order.record {
+            return;
+        }
+        let name = format!("call-{}-{:013}", self.order.kaphila_id, ctx.now.wall.0);
+        let path = ctx.settings.recordings.join(format!("{name}.wav"));
+        self.recording = Recording::Opening(name);
+        ctx.media(media::Command::Record {
+            bridge: self.bridge,
+            recording: RECORDING,
+            path,
+            what: RecordWhat::Mix,
+        });
+    }
+
+    fn recording_started(&mut self, ctx: &mut Ctx<'_>) {
+        if let Recording::Opening(name) = &self.recording {
+            let recording = name.clone();
+            ctx.event(CallEvent::RecordingStarted { recording: recording.clone() });
+            self.recording = Recording::Active(recording);
+        }
+    }
+
+    fn stop_recording(&mut self, ctx: &mut Ctx<'_>) -> Result<Accepted, CommandError> {
+        self.recording_started(ctx);
+        let Recording::Active(name) = &self.recording else { return Err(CommandError::NoActiveRecording) };
+        let recording = name.clone();
+        self.recording = Recording::Finishing(recording.clone());
+        ctx.event(CallEvent::RecordingStopped { recording: recording.clone() });
+        ctx.media(media::Command::StopRecording { bridge: self.bridge, recording: RECORDING });
+        Ok(Accepted::RecordingStopped { recording })
+    }
+
+    fn recording_settled(&mut self, ctx: &mut Ctx<'_>, size: RecordingSize, failed: Option<String>) {
+        let (Recording::Opening(recording) | Recording::Active(recording) | Recording::Finishing(recording)) =
+            std::mem::replace(&mut self.recording, Recording::Settled)
+        else {
+            return;
+        };
+        ctx.event(match failed {
+            None => CallEvent::RecordingCompleted { recording, size },
+            Some(reason) => CallEvent::RecordingFailed { recording, reason, size },
+        });
+    }
+}

@@ -1,0 +1,272 @@
+//! The engine's driver: the one task that owns the [`Engine`], its UDP socket and its media workers. It reads the
+//! clock, waits, performs outputs, and decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::{Engine, Input, Output};
+use crate::clock;
+use crate::model::CallId;
+use crate::model::call::{Accepted, CallOrder, Command, CommandError};
+use crate::model::event::Stamped;
+
+/// Requests that may wait for the engine.
+const REQUESTS_MAX: usize = 1024;
+/// Datagrams and media events taken in one round before requests and timers get their turn.
+const ROUND_MAX: usize = 256;
+/// After the last forced BYE the recordings' files are waited for this long.
+const CLOSING_CEILING: Duration = Duration::from_secs(3);
+/// Far longer than any timer; stands for "no timer" in the wait.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What the driver is given besides the engine.
+pub struct Parts {
+    /// The SIP socket.
+    pub socket: sip::tokio::UdpTransport,
+    /// The media workers.
+    pub media: media::Media,
+    /// What they hear.
+    pub heard: media::EventReceiver,
+    /// Woken by the workers when something was heard.
+    pub heard_wake: Arc<Notify>,
+    /// Takes each event, in order; must not block.
+    pub events: Box<dyn Fn(Stamped) + Send>,
+    /// How long a drain waits before it hangs up.
+    pub drain: Duration,
+}
+
+enum Request {
+    Originate(Arc<CallOrder>, oneshot::Sender<Result<(), CommandError>>),
+    Command(CallId, Command, oneshot::Sender<Result<Accepted, CommandError>>),
+    Drain(oneshot::Sender<()>),
+}
+
+/// How rooms above speak to the engine: down as orders and commands, each answered at once.
+#[derive(Clone)]
+pub struct EngineHandle {
+    requests: mpsc::Sender<Request>,
+    live: Arc<AtomicUsize>,
+}
+
+impl EngineHandle {
+    /// Hands a call over.
+    ///
+    /// # Errors
+    /// [`CommandError::Unavailable`]: full, draining or gone. Nothing has been dialled then.
+    pub async fn originate(&self, order: Arc<CallOrder>) -> Result<(), CommandError> {
+        self.ask(|answer| Request::Originate(order, answer)).await
+    }
+
+    /// Asks something of a live call.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub async fn command(&self, call: CallId, command: Command) -> Result<Accepted, CommandError> {
+        self.ask(|answer| Request::Command(call, command, answer)).await
+    }
+
+    /// Takes no more calls, lets the live ones end for a while, hangs up the rest, and returns when nothing is left.
+    pub async fn drain(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(Request::Drain(answer)).await.is_ok() {
+            // An engine that is gone has nothing left to drain.
+            let _ = answered.await;
+        }
+    }
+
+    /// Calls that have not ended.
+    pub fn live_calls(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The engine's task runs.
+    pub fn is_alive(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
+    /// A handle onto an engine that a test plays itself: each order and each command goes to these functions.
+    #[cfg(test)]
+    pub(crate) fn scripted(
+        mut originate: impl FnMut(Arc<CallOrder>) -> Result<(), CommandError> + Send + 'static,
+        mut command: impl FnMut(CallId, Command) -> Result<Accepted, CommandError> + Send + 'static,
+    ) -> Self {
+        let (requests, mut waiting) = mpsc::channel(REQUESTS_MAX);
+        tokio::spawn(async move {
+            while let Some(request) = waiting.recv().await {
+                // A requester that has gone away needs no answer.
+                match request {
+                    Request::Originate(order, answer) => drop(answer.send(originate(order))),
+                    Request::Command(id, asked, answer) => drop(answer.send(command(id, asked))),
+                    Request::Drain(answer) => drop(answer.send(())),
+                }
+            }
+        });
+        Self { requests, live: Arc::default() }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Request,
+    ) -> Result<T, CommandError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(request(answer)).map_err(|_| CommandError::Unavailable)?;
+        answered.await.unwrap_or(Err(CommandError::Unavailable))
+    }
+}
+
+/// Starts the engine's task.
+pub fn start(engine: Engine, parts: Parts) -> (EngineHandle, JoinHandle<()>) {
+    let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+    let live = Arc::new(AtomicUsize::new(0));
+    let driver = Driver { engine, parts, live: live.clone(), draining: None };
+    let task = tokio::spawn(driver.run(waiting));
+    (EngineHandle { requests, live }, task)
+}
+
+/// A drain under way.
+struct Draining {
+    answer: oneshot::Sender<()>,
+    /// Live calls are hung up then.
+    hang_up_at: Option<Instant>,
+    /// Nothing is waited for any longer then.
+    give_up_at: Instant,
+}
+
+struct Driver {
+    engine: Engine,
+    parts: Parts,
+    live: Arc<AtomicUsize>,
+    draining: Option<Draining>,
+}
+
+impl Driver {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut buffer = vec![0; sip::parse::MAX_MESSAGE];
+        let heard_wake = self.parts.heard_wake.clone();
+        loop {
+            self.perform();
+            if self.drained() {
+                return;
+            }
+            let wait = self.deadline();
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => return,
+                },
+                received = self.parts.socket.recv(&mut buffer) => match received {
+                    Ok((length, from)) => self.datagrams(&mut buffer, length, from),
+                    Err(error) => tracing::debug!(%error, "receiving SIP"),
+                },
+                () = heard_wake.notified() => {}
+                () = tokio::time::sleep_until(wait.into()) => {
+                    self.engine.handle(clock::now(), Input::Timeout);
+                }
+            }
+            self.heard();
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let drain = self.draining.as_ref().map(|d| d.hang_up_at.unwrap_or(d.give_up_at));
+        let idle = clock::now().mono + IDLE;
+        [self.engine.poll_timeout(), drain].into_iter().flatten().min().unwrap_or(idle)
+    }
+
+    /// The first datagram has been read into `buffer`; takes what else waits, within bounds.
+    fn datagrams(&mut self, buffer: &mut [u8], length: usize, from: sip::Peer) {
+        let (mut length, mut from) = (length, from);
+        for _ in 0..ROUND_MAX {
+            self.engine.handle(clock::now(), Input::Datagram(from, &buffer[..length]));
+            self.perform();
+            match self.parts.socket.try_recv(buffer) {
+                Ok((next, peer)) => (length, from) = (next, peer),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn heard(&mut self) {
+        for _ in 0..ROUND_MAX {
+            let Some(event) = self.parts.heard.try_recv() else { return };
+            self.engine.handle(clock::now(), Input::Heard(event));
+            self.perform();
+        }
+        self.parts.heard_wake.notify_one();
+    }
+
+    fn request(&mut self, request: Request) {
+        let now = clock::now();
+        // A requester that has gone away does not undo what was asked.
+        match request {
+            Request::Originate(_, answer) if self.draining.is_some() => {
+                let _ = answer.send(Err(CommandError::Unavailable));
+            }
+            Request::Originate(order, answer) => {
+                let _ = answer.send(self.engine.originate(now, order));
+            }
+            Request::Command(id, command, answer) => {
+                let _ = answer.send(self.engine.command(now, id, command));
+            }
+            Request::Drain(answer) => {
+                let hang_up_at = now.mono + self.parts.drain;
+                let give_up_at = hang_up_at + CLOSING_CEILING;
+                self.draining = Some(Draining { answer, hang_up_at: Some(hang_up_at), give_up_at });
+            }
+        }
+    }
+
+    /// Whether a drain is under way and finished; hangs up when its patience is over.
+    fn drained(&mut self) -> bool {
+        let Some(draining) = &mut self.draining else { return false };
+        let now = clock::now();
+        if draining.hang_up_at.take_if(|at| *at <= now.mono).is_some() {
+            self.engine.shut_down(now);
+            self.perform();
+        }
+        let done = self.engine.residue().0 == 0;
+        let patience_over = self.draining.as_ref().is_some_and(|d| d.give_up_at <= now.mono);
+        if !done && !patience_over {
+            return false;
+        }
+        if let Some(draining) = self.draining.take() {
+            let _ = draining.answer.send(());
+        }
+        true
+    }
+
+    /// Performs all outputs: the one invariant of use.
+    fn perform(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Event(event) => (self.parts.events)(event),
+                Output::Transmit(transmit) => self.transmit(&transmit),
+                Output::Media(command) => self.media(command),
+            }
+        }
+        self.live.store(self.engine.live_calls(), Ordering::Relaxed);
+    }
+
+    fn transmit(&mut self, transmit: &sip::Transmit) {
+        // A full socket buffer loses the datagram like the network does; RFC 3261's timers repeat it.
+        if let Err(error) = self.parts.socket.try_send(transmit)
+            && error.kind() != std::io::ErrorKind::WouldBlock
+        {
+            tracing::debug!(to = %transmit.to.addr, %error, "sending SIP");
+            self.engine.handle(clock::now(), Input::Unreachable(transmit.to));
+        }
+    }
+
+    fn media(&mut self, command: media::Command) {
+        let bridge = command.bridge();
+        if self.parts.media.send(command).is_err() {
+            let error = "the media worker does not keep up".to_owned();
+            let heard = media::Heard::Failed { leg: media::LegId(0), error };
+            self.engine.handle(clock::now(), Input::Heard(media::Event { bridge, heard }));
+        }
+    }
+}

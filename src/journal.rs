@@ -1,0 +1,207 @@
+//! The journal: everything that happened goes through here once. Each event is folded into the live view at once
+//! and then written, together with the money it moves and the webhooks it promises, in one transaction. Events
+//! that wait while a commit is under way share the next one.
+//!
+//! This room never decides what happens to a call, never sends anything and never blocks the engine: while the
+//! database fails, events wait in order and are tried again. What customers are told is rendered by the dialects
+//! ([`Format`]).
+
+mod live;
+mod record;
+mod recover;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::model::call::CallView;
+use crate::model::event::Stamped;
+use crate::store::Db;
+use crate::webhook::Format;
+
+pub use live::{Folded, Live};
+pub use record::Recorder;
+pub use recover::{RecoverReport, recover};
+
+/// Events in one transaction at most, so that a long queue still becomes visible step by step.
+const BATCH_MAX: usize = 512;
+
+/// The first pause after a failed commit; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// An event on its way to the database, with the view as it was after it.
+struct Entry {
+    stamped: Stamped,
+    /// `None`: the call had left the live map, its view is read from the database.
+    view: Option<Arc<CallView>>,
+}
+
+enum Message {
+    Event(Entry),
+    Flush(oneshot::Sender<()>),
+}
+
+enum Input {
+    Event(Stamped),
+    Flush(oneshot::Sender<()>),
+}
+
+/// What the engine holds of the journal. Cheap to clone; the journal ends when the last one is gone.
+#[derive(Clone, Debug)]
+pub struct JournalHandle {
+    input: mpsc::UnboundedSender<Input>,
+    lag: Arc<AtomicUsize>,
+    error: watch::Receiver<Option<String>>,
+}
+
+impl JournalHandle {
+    /// Takes an event in. Never blocks; the queue is as long as [`JournalHandle::lag`] says, and admission
+    /// refuses new calls above a limit of it.
+    pub fn record(&self, event: Stamped) {
+        self.lag.fetch_add(1, Ordering::Relaxed);
+        if self.input.send(Input::Event(event)).is_err() {
+            self.lag.fetch_sub(1, Ordering::Relaxed);
+            tracing::error!("an event came after the journal had ended");
+        }
+    }
+
+    /// Events recorded and not yet committed.
+    pub fn lag(&self) -> usize {
+        self.lag.load(Ordering::Relaxed)
+    }
+
+    /// Returns when everything recorded before is committed.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.input.send(Input::Flush(done)).is_ok() {
+            // The journal ends only after its queue is empty, so an error here means that all is written.
+            let _ = wait.await;
+        }
+    }
+
+    /// Why the last try to commit failed; `None` while all is well.
+    pub fn last_error(&self) -> Option<String> {
+        self.error.borrow().clone()
+    }
+}
+
+/// Starts the journal.
+pub struct Journal;
+
+impl Journal {
+    /// Starts folding and writing. `wake` is told after each commit that promised webhooks. The task ends when all
+    /// handles are dropped and everything is written.
+    pub fn start(
+        db: Db,
+        live: Live,
+        formats: Vec<&'static dyn Format>,
+        wake: Arc<Notify>,
+    ) -> (JournalHandle, JoinHandle<()>) {
+        let (input, inputs) = mpsc::unbounded_channel();
+        let (folded, entries) = mpsc::unbounded_channel();
+        let (error_told, error) = watch::channel(None);
+        let lag = Arc::new(AtomicUsize::new(0));
+        let committer = Committer {
+            recorder: Recorder::new(db, formats),
+            live: live.clone(),
+            wake,
+            lag: lag.clone(),
+            error: error_told,
+        };
+        let counted = lag.clone();
+        let task = tokio::spawn(async move {
+            tokio::join!(fold(inputs, live, folded, counted), committer.run(entries));
+        });
+        (JournalHandle { input, lag, error }, task)
+    }
+}
+
+/// Keeps the live view up to date, whatever the database does.
+async fn fold(
+    mut inputs: mpsc::UnboundedReceiver<Input>,
+    live: Live,
+    out: mpsc::UnboundedSender<Message>,
+    lag: Arc<AtomicUsize>,
+) {
+    while let Some(input) = inputs.recv().await {
+        let message = match input {
+            Input::Flush(done) => Message::Flush(done),
+            Input::Event(stamped) => match live.fold(&stamped) {
+                Folded::Now(view) => Message::Event(Entry { stamped, view: Some(view) }),
+                Folded::NotLive => Message::Event(Entry { stamped, view: None }),
+                Folded::Nothing => {
+                    lag.fetch_sub(1, Ordering::Relaxed);
+                    tracing::error!(call = %stamped.call, "a call ended twice; the first end stands");
+                    continue;
+                }
+            },
+        };
+        if out.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes groups of events, in order, until each is committed.
+struct Committer {
+    recorder: Recorder,
+    live: Live,
+    wake: Arc<Notify>,
+    lag: Arc<AtomicUsize>,
+    error: watch::Sender<Option<String>>,
+}
+
+impl Committer {
+    async fn run(mut self, mut entries: mpsc::UnboundedReceiver<Message>) {
+        let mut messages = Vec::with_capacity(BATCH_MAX);
+        while entries.recv_many(&mut messages, BATCH_MAX).await > 0 {
+            let mut batch = Vec::with_capacity(messages.len());
+            let mut waiting = Vec::new();
+            for message in messages.drain(..) {
+                match message {
+                    Message::Event(entry) => batch.push((entry.stamped, entry.view)),
+                    Message::Flush(done) => waiting.push(done),
+                }
+            }
+            self.commit(&batch).await;
+            for done in waiting {
+                // Nobody waits any more: fine.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Tries until the batch is committed. A try that fails leaves no trace, and one whose answer was lost is
+    /// recognised by the event log.
+    async fn commit(&mut self, batch: &[(Stamped, Option<Arc<CallView>>)]) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut pause = RETRY_MIN;
+        let written = loop {
+            match self.recorder.write(batch).await {
+                Ok(written) => break written,
+                Err(error) => {
+                    tracing::error!(%error, events = batch.len(), "the journal cannot write; it tries again");
+                    self.error.send_replace(Some(error.to_string()));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        };
+        self.error.send_replace(None);
+        self.lag.fetch_sub(batch.len(), Ordering::Relaxed);
+        for call in &written.ended {
+            self.live.forget(*call);
+        }
+        if written.deliveries > 0 {
+            self.wake.notify_one();
+        }
+    }
+}

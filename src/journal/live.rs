@@ -1,0 +1,106 @@
+//! The live views: what is true of each call that is up, now. Written by the journal alone (and by
+//! [`Live::admit`] when a call is placed), read by everybody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use tokio::sync::watch;
+
+use crate::model::CallId;
+use crate::model::call::{CallState, CallView};
+use crate::model::event::{CallEvent, Stamped};
+
+/// Handle on the live views. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    calls: DashMap<CallId, watch::Sender<Arc<CallView>>>,
+    by_kaphila: DashMap<String, CallId>,
+    up: AtomicUsize,
+}
+
+/// What came of folding an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Folded {
+    /// The view after it.
+    Now(Arc<CallView>),
+    /// The call is not in the map (any more).
+    NotLive,
+    /// A second end: the first is final, this one is nothing.
+    Nothing,
+}
+
+impl Live {
+    /// Shows a call just placed. The same call again changes nothing.
+    pub fn admit(&self, view: CallView) {
+        let id = view.order.id;
+        let ended = view.state == CallState::Ended;
+        self.shared.by_kaphila.insert(view.order.kaphila_id.clone(), id);
+        let entry = self.shared.calls.entry(id);
+        if let dashmap::Entry::Vacant(vacant) = entry {
+            vacant.insert(watch::Sender::new(Arc::new(view)));
+            if !ended {
+                self.shared.up.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The call's view. An ended call is still found until its end is on disk, at most for a moment.
+    pub fn get(&self, id: CallId) -> Option<Arc<CallView>> {
+        self.shared.calls.get(&id).map(|entry| entry.borrow().clone())
+    }
+
+    /// The same by Kaphila's form of the id.
+    pub fn by_kaphila(&self, kaphila_id: &str) -> Option<Arc<CallView>> {
+        let id = *self.shared.by_kaphila.get(kaphila_id)?;
+        self.get(id)
+    }
+
+    /// The calls of a key that have not ended, oldest first.
+    pub fn of_key(&self, key: i64) -> Vec<Arc<CallView>> {
+        let views = self.shared.calls.iter().map(|entry| entry.borrow().clone());
+        let mut mine: Vec<_> =
+            views.filter(|view| view.order.key == key && view.state != CallState::Ended).collect();
+        mine.sort_by_key(|view| (view.order.created_at, view.order.id));
+        mine
+    }
+
+    /// Calls that have not ended.
+    pub fn count(&self) -> usize {
+        self.shared.up.load(Ordering::Relaxed)
+    }
+
+    /// Follows a call. The receiver stays readable after the call has left the map.
+    pub fn subscribe(&self, id: CallId) -> Option<watch::Receiver<Arc<CallView>>> {
+        self.shared.calls.get(&id).map(|entry| entry.subscribe())
+    }
+
+    /// Takes an event into the view and shows it. For the journal.
+    pub(super) fn fold(&self, stamped: &Stamped) -> Folded {
+        let Some(entry) = self.shared.calls.get(&stamped.call) else { return Folded::NotLive };
+        let before = entry.borrow().clone();
+        if before.end.is_some() && matches!(stamped.event, CallEvent::Ended { .. }) {
+            return Folded::Nothing;
+        }
+        let mut view = (*before).clone();
+        view.apply(stamped.at, &stamped.event);
+        if before.state != CallState::Ended && view.state == CallState::Ended {
+            self.shared.up.fetch_sub(1, Ordering::Relaxed);
+        }
+        let view = Arc::new(view);
+        entry.send_replace(view.clone());
+        Folded::Now(view)
+    }
+
+    /// Drops a call whose end is on disk. For the journal.
+    pub(super) fn forget(&self, id: CallId) {
+        if let Some((_, entry)) = self.shared.calls.remove(&id) {
+            self.shared.by_kaphila.remove(&entry.borrow().order.kaphila_id);
+        }
+    }
+}

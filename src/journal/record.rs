@@ -1,0 +1,187 @@
+//! One group of events, written: event log, call rows, recordings, money and promised webhooks in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::CallId;
+use crate::model::call::CallView;
+use crate::model::event::{CallEvent, Stamped};
+use crate::store::calls::outcome;
+use crate::store::outbox::NewDelivery;
+use crate::store::recordings::RecordingState;
+use crate::store::rows::event_data;
+use crate::store::{Db, StoreError, Tx};
+use crate::webhook::Format;
+
+/// What a committed group leaves to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Calls whose end is on disk now.
+    pub ended: Vec<CallId>,
+    /// Webhooks promised.
+    pub deliveries: usize,
+}
+
+/// Writes events with all that follows from them.
+pub struct Recorder {
+    db: Db,
+    formats: Vec<&'static dyn Format>,
+}
+
+/// The views of one group as they grow, and what must be saved of them at its end.
+#[derive(Default)]
+struct Group {
+    views: BTreeMap<CallId, Arc<CallView>>,
+    unsaved: BTreeSet<CallId>,
+    written: Written,
+}
+
+impl Recorder {
+    /// `formats` holds one entry for each surface that sends webhooks.
+    pub fn new(db: Db, formats: Vec<&'static dyn Format>) -> Self {
+        Self { db, formats }
+    }
+
+    /// Writes the events in order in one transaction. Each comes with its call's view after it, or without where
+    /// the call is no longer live; that view is then the saved one with the event applied.
+    pub async fn write(&self, batch: &[(Stamped, Option<Arc<CallView>>)]) -> Result<Written, StoreError> {
+        let mut group = Group::default();
+        let mut tx = self.db.begin().await?;
+        for (stamped, view) in batch {
+            let view = match view {
+                Some(view) => view.clone(),
+                None => match self.saved(&group, stamped).await? {
+                    Some(view) => view,
+                    None => {
+                        tracing::error!(call = %stamped.call, event = stamped.event.name(), "not an event of a call");
+                        continue;
+                    }
+                },
+            };
+            self.write_one(&mut tx, &mut group, stamped, view).await?;
+        }
+        for call in &group.unsaved {
+            if let Some(view) = group.views.get(call)
+                && !tx.save_call(view).await?
+            {
+                tracing::error!(call = %call, "event of a call that has no row");
+            }
+        }
+        tx.commit().await?;
+        Ok(group.written)
+    }
+
+    /// The view of a call that has left the live map, after the event. `None` if there is no such call, and for a
+    /// second end.
+    async fn saved(&self, group: &Group, stamped: &Stamped) -> Result<Option<Arc<CallView>>, StoreError> {
+        let before = match group.views.get(&stamped.call) {
+            Some(view) => Some((**view).clone()),
+            None => self.db.call(stamped.call).await?,
+        };
+        let second_end =
+            |view: &CallView| view.end.is_some() && matches!(stamped.event, CallEvent::Ended { .. });
+        Ok(before.filter(|view| !second_end(view)).map(|mut view| {
+            view.apply(stamped.at, &stamped.event);
+            Arc::new(view)
+        }))
+    }
+
+    async fn write_one(
+        &self,
+        tx: &mut Tx,
+        group: &mut Group,
+        stamped: &Stamped,
+        view: Arc<CallView>,
+    ) -> Result<(), StoreError> {
+        if matches!(stamped.event, CallEvent::Ended { .. }) {
+            group.written.ended.push(stamped.call);
+        }
+        if !tx.insert_event(stamped, view.events, &event_data(&stamped.event)).await? {
+            return Ok(());
+        }
+        keep_recording(tx, stamped, &view).await?;
+        move_money(tx, stamped, &view).await?;
+        group.written.deliveries += self.promise(tx, stamped, &view).await?;
+        group.unsaved.insert(stamped.call);
+        group.views.insert(stamped.call, view);
+        Ok(())
+    }
+
+    /// Enqueues the webhook of the surface that the call came in by.
+    async fn promise(&self, tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<usize, StoreError> {
+        let order = &view.order;
+        let Some(url) = &order.webhook_url else { return Ok(0) };
+        if matches!(stamped.event, CallEvent::Ended { .. }) {
+            tx.expire_live(order.id, stamped.at).await?;
+        }
+        let Some(format) = self.formats.iter().find(|format| format.name() == order.surface.as_str()) else {
+            return Ok(0);
+        };
+        let sequence = tx.bodies(order.id, url).await? + 1;
+        let Some(rendered) = format.render(stamped, view, sequence) else { return Ok(0) };
+        let new = NewDelivery {
+            call: order.id,
+            key: order.key,
+            dialect: format.name(),
+            event: rendered.event,
+            terminal: format.terminal(rendered.event),
+            url: url.clone(),
+            body: rendered.body,
+            at: stamped.at,
+        };
+        tx.enqueue(&new).await?;
+        Ok(1)
+    }
+}
+
+/// One credit for an answered call, none for any other (CONTRACT 1.1): taken at the answer, set free at an end
+/// that came without one.
+async fn move_money(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(), StoreError> {
+    match &stamped.event {
+        CallEvent::Answered => tx.capture_hold(stamped.call).await,
+        CallEvent::Ended { .. } => {
+            tx.release_hold(stamped.call).await?;
+            tx.finish_counters(view.order.key, outcome(view) == "completed").await
+        }
+        CallEvent::Queued
+        | CallEvent::Dialing { .. }
+        | CallEvent::AttemptFailed { .. }
+        | CallEvent::Proceeding
+        | CallEvent::Ringing
+        | CallEvent::Screened(_)
+        | CallEvent::RecordingStarted { .. }
+        | CallEvent::RecordingStopped { .. }
+        | CallEvent::RecordingCompleted { .. }
+        | CallEvent::RecordingFailed { .. }
+        | CallEvent::Digit { .. }
+        | CallEvent::GatherStarted { .. }
+        | CallEvent::GatherProgress { .. }
+        | CallEvent::GatherComplete { .. }
+        | CallEvent::GatherTimeout { .. }
+        | CallEvent::Played { .. } => Ok(()),
+    }
+}
+
+async fn keep_recording(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(), StoreError> {
+    let (recording, state, size) = match &stamped.event {
+        CallEvent::RecordingStarted { recording } => (recording, RecordingState::Active, None),
+        CallEvent::RecordingStopped { recording } => (recording, RecordingState::Finalising, None),
+        CallEvent::RecordingCompleted { recording, size } => (recording, RecordingState::Done, Some(size)),
+        CallEvent::RecordingFailed { recording, size, .. } => (recording, RecordingState::Failed, Some(size)),
+        CallEvent::Queued
+        | CallEvent::Dialing { .. }
+        | CallEvent::AttemptFailed { .. }
+        | CallEvent::Proceeding
+        | CallEvent::Ringing
+        | CallEvent::Answered
+        | CallEvent::Screened(_)
+        | CallEvent::Digit { .. }
+        | CallEvent::GatherStarted { .. }
+        | CallEvent::GatherProgress { .. }
+        | CallEvent::GatherComplete { .. }
+        | CallEvent::GatherTimeout { .. }
+        | CallEvent::Played { .. }
+        | CallEvent::Ended { .. } => return Ok(()),
+    };
+    tx.upsert_recording(&view.order, recording, state, size, stamped.at).await
+}

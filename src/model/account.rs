@@ -1,0 +1,96 @@
+//! Who pays, and by what trunks: the rows that keys, tenants and trunks are read into.
+
+use super::{CallerId, Secret, Timestamp};
+
+/// Whether a key's calls are recorded (CONTRACT 3 S1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordingMode {
+    /// Each call.
+    Always,
+    /// None.
+    Off,
+    /// Where the request says `record: true`.
+    OnRequest,
+}
+
+impl RecordingMode {
+    /// The word of the command line and the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Off => "off",
+            Self::OnRequest => "on_request",
+        }
+    }
+
+    /// Reads [`RecordingMode::as_str`].
+    pub fn from_text(text: &str) -> Option<Self> {
+        [Self::Always, Self::Off, Self::OnRequest].into_iter().find(|m| m.as_str() == text)
+    }
+}
+
+/// One API key as the server sees it; the key itself is stored only as a hash.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiKey {
+    /// Row id, the `id` of `/api/me`.
+    pub id: i64,
+    /// `key_` and ten hex digits.
+    pub key_id: String,
+    /// Given by the operator.
+    pub name: String,
+    /// The owner.
+    pub tenant: String,
+    /// What it may do: words of CONTRACT 0.2.
+    pub scopes: Vec<String>,
+    /// CIDRs it may come from; empty: anywhere.
+    pub ip_allow: Vec<String>,
+    /// Balance, `None` for unlimited. Holds are not subtracted.
+    pub credits: Option<i64>,
+    /// Credits held by calls not yet answered.
+    pub held: i64,
+    /// Requests an hour on Kaphila's six routes; `None`: 100.
+    pub rate_limit: Option<u32>,
+    /// Live calls at once.
+    pub max_concurrent: u32,
+    /// Record its calls.
+    pub recording: RecordingMode,
+    /// Caller ids it may show; empty: any.
+    pub caller_ids: Vec<CallerId>,
+    /// `whsec_…`, the secret of its per-call webhooks.
+    pub webhook_secret: Secret,
+    /// Calls placed.
+    pub total_calls: i64,
+    /// Calls answered and completed.
+    pub successful_calls: i64,
+    /// Made.
+    pub created_at: Timestamp,
+    /// Last accepted request.
+    pub last_used: Option<Timestamp>,
+    /// No longer accepted from here on.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A carrier that calls are dialled through.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trunk {
+    /// Row id.
+    pub id: i64,
+    /// The operator's name for it; customers see `<name>-endpoint`.
+    pub name: String,
+    /// `sip:host[:port][;transport=udp]`.
+    pub proxy: String,
+    /// Digest user; empty: none.
+    pub username: String,
+    /// Digest password.
+    pub password: Secret,
+    /// Put before the number.
+    pub dial_prefix: String,
+    /// Shown where the call has no caller id.
+    pub caller_id: Option<CallerId>,
+    /// SDP names in order.
+    pub codecs: Vec<String>,
+    /// No response in this time: next trunk.
+    pub no_response_timeout_ms: u32,
+    /// May be used.
+    pub enabled: bool,
+}

@@ -1,0 +1,219 @@
+//! Everything that can happen to a call, as facts in the past tense. The journal writes them, the live view is
+//! their fold, every webhook is a rendering of one of them.
+
+use super::call::{Amd, EndReason};
+use super::{CallId, Timestamp};
+
+/// Where a key press was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigitSource {
+    /// RFC 4733 telephone-event.
+    Rfc4733,
+    /// Tones in the audio.
+    Inband,
+    /// SIP INFO.
+    Info,
+}
+
+/// Where a playback is heard (CONTRACT 1.1 `playTo`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlayTo {
+    /// By every leg and in the recording.
+    Bridge,
+    /// By the callee's leg alone; not in the recording.
+    Channel,
+}
+
+impl PlayTo {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+/// Why a gather ended without its digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatherEnd {
+    /// Its time was over.
+    Timeout,
+    /// The call ended first.
+    Hangup,
+    /// A later gather took its place (`replace`).
+    Replaced,
+}
+
+impl GatherEnd {
+    /// The `reason` word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Hangup => "hangup",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// What a finished recording holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingSize {
+    /// Bytes of the file, header included.
+    pub bytes: u64,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// All that can happen to a call. No `match` over it has a wildcard arm: a new fact must be decided everywhere.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CallEvent {
+    /// Accepted; nothing sent yet.
+    Queued,
+    /// An INVITE went out by `trunk` (its endpoint name, `<name>-endpoint`); `attempt` counts from 1.
+    Dialing {
+        /// The endpoint's name, `<name>-endpoint`.
+        trunk: String,
+        /// Counts from 1.
+        attempt: u8,
+    },
+    /// That attempt came to nothing; `code` is its SIP status, 0 where none was received.
+    AttemptFailed {
+        /// The endpoint's name, `<name>-endpoint`.
+        trunk: String,
+        /// SIP status; 0: none was received.
+        code: u16,
+        /// Why.
+        reason: String,
+        /// From its INVITE.
+        elapsed_ms: u32,
+    },
+    /// The trunk has the call (100) and has said nothing more for a while.
+    Proceeding,
+    /// 18x: it rings.
+    Ringing,
+    /// 2xx.
+    Answered,
+    /// The answering-machine verdict, once per answered call for which it was asked.
+    Screened(Amd),
+    /// A recording's file was opened; `recording` is its id (the file name without `.wav`).
+    RecordingStarted {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+    },
+    /// A recording was stopped by command while the call goes on.
+    RecordingStopped {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+    },
+    /// The file is whole on disk.
+    RecordingCompleted {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+        /// What the file holds.
+        size: RecordingSize,
+    },
+    /// The file could not be kept; the call goes on.
+    RecordingFailed {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+        /// Why.
+        reason: String,
+        /// What the file holds.
+        size: RecordingSize,
+    },
+    /// A key press.
+    Digit {
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digit: char,
+        /// How it was heard.
+        source: DigitSource,
+    },
+    /// A gather was accepted.
+    GatherStarted {
+        /// Digits wanted.
+        expected: u8,
+        /// Total time.
+        timeout_ms: u32,
+    },
+    /// A gather took a digit; `digits` holds all so far.
+    GatherProgress {
+        /// All digits so far, in order.
+        digits: String,
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digit: char,
+        /// Digits still wanted.
+        remaining: u8,
+    },
+    /// A gather has what it asked for.
+    GatherComplete {
+        /// All digits so far, in order.
+        digits: String,
+    },
+    /// A gather ended without.
+    GatherTimeout {
+        /// All digits so far, in order.
+        digits: String,
+        /// Why.
+        reason: GatherEnd,
+    },
+    /// A playback ended; `text` is set for speech that the caller asked for with /voice, `file` for sounds.
+    Played {
+        /// The playback's id.
+        playback: String,
+        /// The words, for speech.
+        text: Option<String>,
+        /// The sound's name, for sounds.
+        file: Option<String>,
+        /// Who hears it.
+        to: PlayTo,
+        /// Heard to its end.
+        completed: bool,
+    },
+    /// The call is over. Exactly one per call.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// Q.850 cause.
+        q850: u16,
+        /// The SIP status that decided, where one did.
+        sip_code: Option<u16>,
+    },
+}
+
+impl CallEvent {
+    /// The stable name under which the event is stored and listed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Dialing { .. } => "dialing",
+            Self::AttemptFailed { .. } => "attempt_failed",
+            Self::Proceeding => "proceeding",
+            Self::Ringing => "ringing",
+            Self::Answered => "answered",
+            Self::Screened(_) => "screened",
+            Self::RecordingStarted { .. } => "recording_started",
+            Self::RecordingStopped { .. } => "recording_stopped",
+            Self::RecordingCompleted { .. } => "recording_completed",
+            Self::RecordingFailed { .. } => "recording_failed",
+            Self::Digit { .. } => "digit",
+            Self::GatherStarted { .. } => "gather_started",
+            Self::GatherProgress { .. } => "gather_progress",
+            Self::GatherComplete { .. } => "gather_complete",
+            Self::GatherTimeout { .. } => "gather_timeout",
+            Self::Played { .. } => "played",
+            Self::Ended { .. } => "ended",
+        }
+    }
+}
+
+/// An event with its call and its moment: what flows from the engine to the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamped {
+    /// Whose.
+    pub call: CallId,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: CallEvent,
+}

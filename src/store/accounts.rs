@@ -1,0 +1,420 @@
+//! Keys, tenants and credits. A key is stored as its SHA-256 hash; what is printed at its making cannot be read
+//! again. Credits move in three steps (held, taken or released), each one statement that cannot go below zero.
+
+use std::fmt;
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Db, StoreError, Tx, column, ids, join, split};
+use crate::model::account::{ApiKey, RecordingMode};
+use crate::model::{CallId, CallerId, Secret, Timestamp};
+
+/// How long a rotated key is still accepted and its secret still signs (CONTRACT 0.7, 0.8): 24 hours.
+pub const ROTATION_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Time between two writes of one key's `last_used`.
+const TOUCH_EVERY_MS: i64 = 1000;
+
+/// Every scope of CONTRACT 0.2, `admin` last.
+pub const SCOPES: &[&str] =
+    &["calls", "recordings", "agents", "numbers", "campaigns", "supervise", "analytics", "webhooks", "admin"];
+
+/// Which trunks a new key may dial by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TrunkChoice {
+    /// None: calls are refused.
+    #[default]
+    None,
+    /// All there are, now and later, in the order they were made.
+    All,
+    /// These, in this order.
+    Names(Vec<String>),
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewKey {
+    /// The operator's name for it.
+    pub name: String,
+    /// A tenant's id or subdomain; made where it is missing.
+    pub tenant: String,
+    /// Balance, `None` for unlimited.
+    pub credits: Option<i64>,
+    /// Requests an hour on Kaphila's six routes; `None`: the default, 100.
+    pub rate_limit: Option<u32>,
+    /// Where its calls go.
+    pub trunks: TrunkChoice,
+    /// Live calls at once.
+    pub max_concurrent: u32,
+    /// Are its calls recorded?
+    pub recording: RecordingMode,
+    /// Caller ids it may show; empty: any.
+    pub caller_ids: Vec<CallerId>,
+    /// CIDRs it may come from; empty: anywhere.
+    pub ip_allow: Vec<String>,
+    /// Words of [`SCOPES`].
+    pub scopes: Vec<String>,
+    /// `starter`, `professional`, `business` or `enterprise`.
+    pub plan: String,
+}
+
+impl NewKey {
+    /// A key with the defaults of `keys create` (CONTRACT 0.8).
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            tenant: "default".to_owned(),
+            credits: None,
+            rate_limit: None,
+            trunks: TrunkChoice::None,
+            max_concurrent: 100,
+            recording: RecordingMode::Always,
+            caller_ids: Vec::new(),
+            ip_allow: Vec::new(),
+            scopes: SCOPES
+                .iter()
+                .filter(|scope| **scope != "admin")
+                .map(|scope| (*scope).to_owned())
+                .collect(),
+            plan: "enterprise".to_owned(),
+        }
+    }
+}
+
+/// A key just made or rotated, with the only copy of its secret. Prints without it.
+#[derive(Clone, PartialEq)]
+pub struct CreatedKey {
+    /// The row.
+    pub key: ApiKey,
+    /// `ak_` and 32 characters, shown once.
+    pub secret: String,
+}
+
+impl fmt::Debug for CreatedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreatedKey").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// `SELECT` of every column of [`read_key`] with what follows; the pieces are all literals of this file.
+macro_rules! select_keys {
+    ($rest:literal) => {
+        sqlx::query(concat!(
+            "SELECT id, key_id, name, tenant, scopes, ip_allow, credits, held, rate_limit, max_concurrent, \
+             recording, caller_ids, webhook_secret, total_calls, successful_calls, created_at, last_used, \
+             revoked_at, hash, old_hash, old_until FROM api_keys ",
+            $rest
+        ))
+    };
+}
+
+impl Db {
+    /// Makes a key; unknown trunk names are an error that names them, and then nothing is made.
+    pub async fn create_key(&self, new: NewKey, at: Timestamp) -> Result<CreatedKey, StoreError> {
+        let secret = ids::api_key()?;
+        let mut tx = self.begin().await?;
+        let tenant = tx.tenant(&new.tenant, at).await?;
+        let id = tx.count("api_keys").await?;
+        let callers: Vec<String> = new.caller_ids.iter().map(|caller| caller.user().to_owned()).collect();
+        sqlx::query(
+            "INSERT INTO api_keys (id, key_id, tenant, name, hash, prefix, scopes, ip_allow, plan, credits, \
+             rate_limit, max_concurrent, recording, caller_ids, all_trunks, webhook_secret, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+        )
+        .bind(id)
+        .bind(ids::key_id()?)
+        .bind(tenant)
+        .bind(&new.name)
+        .bind(ids::key_hash(&secret))
+        .bind(&secret[..8])
+        .bind(join(&new.scopes))
+        .bind(join(&new.ip_allow))
+        .bind(&new.plan)
+        .bind(new.credits)
+        .bind(new.rate_limit.map(i64::from))
+        .bind(i64::from(new.max_concurrent))
+        .bind(new.recording.as_str())
+        .bind(join(&callers))
+        .bind(i64::from(new.trunks == TrunkChoice::All))
+        .bind(ids::webhook_secret()?.0)
+        .bind(at.0)
+        .execute(&mut *tx.inner)
+        .await?;
+        if let TrunkChoice::Names(names) = &new.trunks {
+            tx.assign_trunks(id, names).await?;
+        }
+        let row = select_keys!("WHERE id = $1").bind(id).fetch_one(&mut *tx.inner).await?;
+        let key = read_key(&row)?;
+        tx.commit().await?;
+        Ok(CreatedKey { key, secret })
+    }
+
+    /// The key that was presented, if it is valid now. See [`Db::find_key_at`].
+    pub async fn find_key(&self, presented: &str) -> Result<Option<ApiKey>, StoreError> {
+        self.find_key_at(presented, crate::clock::now().wall).await
+    }
+
+    /// The key that was presented, unless it is unknown, revoked or expired at `at`. For 24 h after a rotation the
+    /// key before it is found too. The look-up is by hash, so its time tells nothing of any key.
+    pub async fn find_key_at(&self, presented: &str, at: Timestamp) -> Result<Option<ApiKey>, StoreError> {
+        let hash = ids::key_hash(presented);
+        let row = select_keys!(
+            "WHERE (hash = $1 OR (old_hash = $1 AND old_until > $2)) \
+             AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"
+        )
+        .bind(&hash)
+        .bind(at.0)
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let current = ids::equal_in_constant_time(&column::<String>(&row, "hash")?, &hash);
+        let before = column::<Option<String>>(&row, "old_hash")?
+            .is_some_and(|old| ids::equal_in_constant_time(&old, &hash));
+        if current || before { read_key(&row).map(Some) } else { Ok(None) }
+    }
+
+    /// One key by row id, revoked ones too.
+    pub async fn key(&self, id: i64) -> Result<Option<ApiKey>, StoreError> {
+        let row = select_keys!("WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
+        row.as_ref().map(read_key).transpose()
+    }
+
+    /// Every key, oldest first, revoked ones too.
+    pub async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        let rows = select_keys!("ORDER BY id").fetch_all(&self.readers).await?;
+        rows.iter().map(read_key).collect()
+    }
+
+    /// Ends a key from `at` on. Revoking twice keeps the first moment.
+    pub async fn revoke_key(&self, key_id: &str, at: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE key_id = $1 RETURNING id",
+        )
+        .bind(key_id)
+        .bind(at.0)
+        .fetch_optional(&mut *tx.inner)
+        .await?;
+        tx.commit().await?;
+        done.map(drop).ok_or_else(|| StoreError::UnknownKey(key_id.to_owned()))
+    }
+
+    /// Gives a key a new secret and a new webhook secret. For 24 h the old key is accepted too and the old secret
+    /// signs beside the new; what an earlier rotation left behind ends now.
+    pub async fn rotate_key(&self, key_id: &str, at: Timestamp) -> Result<CreatedKey, StoreError> {
+        let secret = ids::api_key()?;
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "UPDATE api_keys SET old_hash = hash, old_webhook_secret = webhook_secret, old_until = $2, hash = $3, \
+             prefix = $4, webhook_secret = $5 WHERE key_id = $1 AND revoked_at IS NULL RETURNING id",
+        )
+        .bind(key_id)
+        .bind(at.plus_ms(ROTATION_MS).0)
+        .bind(ids::key_hash(&secret))
+        .bind(&secret[..8])
+        .bind(ids::webhook_secret()?.0)
+        .fetch_optional(&mut *tx.inner)
+        .await?;
+        let Some(row) = row else { return Err(StoreError::UnknownKey(key_id.to_owned())) };
+        let row =
+            select_keys!("WHERE id = $1").bind(column::<i64>(&row, "id")?).fetch_one(&mut *tx.inner).await?;
+        let key = read_key(&row)?;
+        tx.commit().await?;
+        Ok(CreatedKey { key, secret })
+    }
+
+    /// Adds to (or takes from) a balance and returns it. A balance never falls below what calls under way hold.
+    pub async fn add_credit(&self, key_id: &str, delta: i64) -> Result<i64, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query("SELECT credits, held FROM api_keys WHERE key_id = $1")
+            .bind(key_id)
+            .fetch_optional(&mut *tx.inner)
+            .await?;
+        let Some(row) = row else { return Err(StoreError::UnknownKey(key_id.to_owned())) };
+        let Some(credits) = column::<Option<i64>>(&row, "credits")? else {
+            return Err(StoreError::UnlimitedCredits(key_id.to_owned()));
+        };
+        let balance = credits.saturating_add(delta);
+        if balance < column::<i64>(&row, "held")? {
+            return Err(StoreError::BelowHeld(key_id.to_owned()));
+        }
+        sqlx::query("UPDATE api_keys SET credits = $2 WHERE key_id = $1")
+            .bind(key_id)
+            .bind(balance)
+            .execute(&mut *tx.inner)
+            .await?;
+        tx.commit().await?;
+        Ok(balance)
+    }
+
+    /// Notes that a key was used. Written at most once a second for each key.
+    pub async fn touch_key(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
+        if !self.claim_touch(id, at) {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE api_keys SET last_used = $2 WHERE id = $1")
+            .bind(id)
+            .bind(at.0)
+            .execute(&mut *tx.inner)
+            .await?;
+        tx.commit().await
+    }
+
+    /// Whether it is this caller's turn to write `last_used`.
+    fn claim_touch(&self, id: i64, at: Timestamp) -> bool {
+        let mut last = self.touched.entry(id).or_insert(i64::MIN);
+        let due = at.0.saturating_sub(*last) >= TOUCH_EVERY_MS;
+        if due {
+            *last = at.0;
+        }
+        due
+    }
+
+    /// The secrets that sign a key's webhooks at `at`, newest first: two for 24 h after a rotation.
+    pub async fn webhook_secrets(&self, key: i64, at: Timestamp) -> Result<Vec<Secret>, StoreError> {
+        let row =
+            sqlx::query("SELECT webhook_secret, old_webhook_secret, old_until FROM api_keys WHERE id = $1")
+                .bind(key)
+                .fetch_optional(&self.readers)
+                .await?;
+        let Some(row) = row else { return Ok(Vec::new()) };
+        let mut secrets = vec![Secret(column(&row, "webhook_secret")?)];
+        let valid = column::<Option<i64>>(&row, "old_until")?.is_some_and(|until| until > at.0);
+        if let Some(old) = column::<Option<String>>(&row, "old_webhook_secret")?.filter(|_| valid) {
+            secrets.push(Secret(old));
+        }
+        Ok(secrets)
+    }
+}
+
+impl Tx {
+    /// The id of the tenant with this id or subdomain, made where it is missing.
+    async fn tenant(&mut self, name: &str, at: Timestamp) -> Result<String, StoreError> {
+        let found = sqlx::query("SELECT id FROM tenants WHERE id = $1 OR subdomain = $1")
+            .bind(name)
+            .fetch_optional(&mut *self.inner)
+            .await?;
+        if let Some(row) = found {
+            return column(&row, "id");
+        }
+        sqlx::query("INSERT INTO tenants (id, name, subdomain, created_at) VALUES ($1, $1, $1, $2)")
+            .bind(name)
+            .bind(at.0)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(name.to_owned())
+    }
+
+    /// Holds one credit for the call that this transaction is about to insert. `false`: there is none left.
+    pub async fn hold_credit(&mut self, key: i64) -> Result<bool, StoreError> {
+        let row = sqlx::query(
+            "UPDATE api_keys SET held = held + 1 \
+             WHERE id = $1 AND (credits IS NULL OR credits - held >= 1) RETURNING id",
+        )
+        .bind(key)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        self.held = row.map(|_| key);
+        Ok(self.held.is_some())
+    }
+
+    /// Writes down for which call the credit was held. Called by [`Tx::insert_call`].
+    pub(super) async fn keep_hold(&mut self, call: CallId) -> Result<(), StoreError> {
+        let Some(key) = self.held.take() else { return Ok(()) };
+        sqlx::query("INSERT INTO credit_holds (call, api_key, state) VALUES ($1, $2, 'held')")
+            .bind(call.hex())
+            .bind(key)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// The call was answered: its held credit is taken. Once; later calls change nothing.
+    pub async fn capture_hold(&mut self, call: CallId) -> Result<(), StoreError> {
+        let Some(key) = self.settle_hold(call, "taken").await? else { return Ok(()) };
+        sqlx::query("UPDATE api_keys SET credits = credits - 1, held = held - 1 WHERE id = $1")
+            .bind(key)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// The call ended: a credit that is still held becomes free again. Once; a taken one stays taken.
+    pub async fn release_hold(&mut self, call: CallId) -> Result<(), StoreError> {
+        let Some(key) = self.settle_hold(call, "released").await? else { return Ok(()) };
+        sqlx::query("UPDATE api_keys SET held = held - 1 WHERE id = $1")
+            .bind(key)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// Moves a hold out of `held`; the key whose hold it was, if it was still held.
+    async fn settle_hold(&mut self, call: CallId, state: &str) -> Result<Option<i64>, StoreError> {
+        let row = sqlx::query(
+            "UPDATE credit_holds SET state = $2 WHERE call = $1 AND state = 'held' RETURNING api_key",
+        )
+        .bind(call.hex())
+        .bind(state)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        row.map(|row| column(&row, "api_key")).transpose()
+    }
+
+    /// Counts a call that was answered and completed; calls placed are counted when they are inserted.
+    pub async fn finish_counters(&mut self, key: i64, successful: bool) -> Result<(), StoreError> {
+        sqlx::query("UPDATE api_keys SET successful_calls = successful_calls + $2 WHERE id = $1")
+            .bind(key)
+            .bind(i64::from(successful))
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// The number of a Kaphila call id, from 1; persisted and never reused.
+    pub async fn next_call_counter(&mut self) -> Result<i64, StoreError> {
+        self.count("calls").await
+    }
+
+    /// The key's trunk cursor `k` (0 for its first call), moved on by one.
+    pub async fn next_trunk_cursor(&mut self, key: i64) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "UPDATE api_keys SET trunk_cursor = trunk_cursor + 1 WHERE id = $1 RETURNING trunk_cursor - 1",
+        )
+        .bind(key)
+        .fetch_one(&mut *self.inner)
+        .await?;
+        Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
+    }
+}
+
+fn read_key(row: &SqliteRow) -> Result<ApiKey, StoreError> {
+    let number = |name| -> Result<Option<u32>, StoreError> {
+        let value: Option<i64> = column(row, name)?;
+        value.map(|v| u32::try_from(v).map_err(|_| StoreError::Unreadable("api_keys number"))).transpose()
+    };
+    let callers = split(&column::<String>(row, "caller_ids")?);
+    Ok(ApiKey {
+        id: column(row, "id")?,
+        key_id: column(row, "key_id")?,
+        name: column(row, "name")?,
+        tenant: column(row, "tenant")?,
+        scopes: split(&column::<String>(row, "scopes")?),
+        ip_allow: split(&column::<String>(row, "ip_allow")?),
+        credits: column(row, "credits")?,
+        held: column(row, "held")?,
+        rate_limit: number("rate_limit")?,
+        max_concurrent: number("max_concurrent")?.unwrap_or(0),
+        recording: RecordingMode::from_text(&column::<String>(row, "recording")?)
+            .ok_or(StoreError::Unreadable("api_keys.recording"))?,
+        caller_ids: callers.iter().filter_map(|text| CallerId::parse(text)).collect(),
+        webhook_secret: Secret(column(row, "webhook_secret")?),
+        total_calls: column(row, "total_calls")?,
+        successful_calls: column(row, "successful_calls")?,
+        created_at: Timestamp(column(row, "created_at")?),
+        last_used: column::<Option<i64>>(row, "last_used")?.map(Timestamp),
+        revoked_at: column::<Option<i64>>(row, "revoked_at")?.map(Timestamp),
+    })
+}

@@ -1,0 +1,397 @@
+//! The outbox: webhooks that were promised in the same transaction as the fact they tell of, and the log of what
+//! became of them. A *lane* is one call and one URL; its rows go in order, one at a time (CONTRACT 0.6). Which
+//! rows of a lane may go is decided by `heads` and kept in the `head` column, so that finding what is due reads
+//! one small index however much waits behind.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::{Db, StoreError, Tx, column, flag, ids};
+use crate::model::{CallId, Timestamp};
+
+/// A webhook to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// Its call.
+    pub call: CallId,
+    /// Whose secret signs it.
+    pub key: i64,
+    /// The surface in whose form it is.
+    pub dialect: &'static str,
+    /// The event's name on that surface.
+    pub event: &'static str,
+    /// Of the terminal class: retried for hours and never dropped at the call's end.
+    pub terminal: bool,
+    /// Where it goes.
+    pub url: String,
+    /// UTF-8 JSON, the same bytes at every attempt.
+    pub body: Vec<u8>,
+    /// When the event happened.
+    pub at: Timestamp,
+}
+
+/// A row that may be sent now. The body is read when it is ([`Db::delivery_body`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Row id: the order within a lane.
+    pub id: i64,
+    /// `evt_…`, the `webhook-id` of every attempt.
+    pub event_id: String,
+    /// Its call.
+    pub call: CallId,
+    /// Whose secret signs it.
+    pub key: i64,
+    /// The surface's word.
+    pub dialect: String,
+    /// The event's name.
+    pub event: String,
+    /// Of the terminal class.
+    pub terminal: bool,
+    /// Where it goes.
+    pub url: String,
+    /// The URL's host, for the caps on one host.
+    pub host: String,
+    /// Attempts made before.
+    pub attempts: u32,
+    /// The call is over.
+    pub call_ended: bool,
+}
+
+/// What became of a row after an attempt, or instead of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The receiver has it.
+    Delivered,
+    /// Another attempt at that moment.
+    Retry(Timestamp),
+    /// Given up after its last attempt.
+    Failed,
+    /// A live event that is not worth sending any more.
+    Dropped,
+    /// The receiver wants nothing more of this call: the rest of the lane is dropped with it.
+    Gone,
+}
+
+/// The end of one attempt, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The row.
+    pub id: i64,
+    /// Its call.
+    pub call: CallId,
+    /// Its URL.
+    pub url: String,
+    /// Attempts made in all.
+    pub attempts: u32,
+    /// What became of it.
+    pub settlement: Settlement,
+    /// The last HTTP status.
+    pub status: Option<u16>,
+    /// A few words for the log.
+    pub result: String,
+}
+
+/// One line of a call's delivery log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryLog {
+    /// Row id.
+    pub id: i64,
+    /// `evt_…`
+    pub event_id: String,
+    /// The event's name.
+    pub event: String,
+    /// `waiting`, `delivered`, `failed`, `dropped` or `gone`.
+    pub state: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The next attempt, while it waits.
+    pub next_at: Timestamp,
+    /// The last HTTP status.
+    pub last_status: Option<u16>,
+    /// What the last attempt came to.
+    pub last_result: String,
+    /// The body.
+    pub body: String,
+}
+
+/// A waiting row as [`heads`] sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiting {
+    id: i64,
+    terminal: bool,
+    attempts: i64,
+}
+
+/// Which rows of a lane may go: the oldest; and while that one is a terminal event waiting for a retry, the
+/// oldest live event too, because a terminal retry does not hold back live events. Once a head, a row stays one
+/// until it is settled.
+fn heads(oldest: Option<Waiting>, oldest_live: Option<Waiting>) -> [Option<i64>; 2] {
+    let bypass = oldest.is_some_and(|row| row.terminal && row.attempts > 0);
+    [oldest.map(|row| row.id), oldest_live.filter(|_| bypass).map(|row| row.id)]
+}
+
+impl Tx {
+    /// Puts a webhook behind its lane's others and returns its row id. In a lane that a receiver has ended
+    /// with 410 it is written down as dropped at once.
+    pub async fn enqueue(&mut self, new: &NewDelivery) -> Result<i64, StoreError> {
+        let body = std::str::from_utf8(&new.body).map_err(|_| StoreError::Body)?;
+        let gone = sqlx::query("SELECT id FROM deliveries WHERE call = $1 AND url = $2 AND state = 'gone'")
+            .bind(new.call.hex())
+            .bind(&new.url)
+            .fetch_optional(&mut *self.inner)
+            .await?
+            .is_some();
+        let id = self.count("deliveries").await?;
+        sqlx::query(
+            "INSERT INTO deliveries (id, event_id, call, api_key, dialect, event, terminal, url, host, body, \
+             state, next_at, created_at, settled_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13)",
+        )
+        .bind(id)
+        .bind(ids::event_id()?)
+        .bind(new.call.hex())
+        .bind(new.key)
+        .bind(new.dialect)
+        .bind(new.event)
+        .bind(i64::from(new.terminal))
+        .bind(&new.url)
+        .bind(host_of(&new.url))
+        .bind(body)
+        .bind(if gone { "dropped" } else { "waiting" })
+        .bind(new.at.0)
+        .bind(gone.then_some(new.at.0))
+        .execute(&mut *self.inner)
+        .await?;
+        if !gone {
+            self.refresh_heads(new.call, &new.url).await?;
+        }
+        Ok(id)
+    }
+
+    /// The call is over: a live event that has already failed becomes due at once, so that the worker drops it
+    /// and the rest of the lane moves on.
+    pub async fn expire_live(&mut self, call: CallId, at: Timestamp) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE deliveries SET next_at = $2 WHERE call = $1 AND state = 'waiting' AND terminal = 0 \
+             AND attempts > 0 AND next_at > $2",
+        )
+        .bind(call.hex())
+        .bind(at.0)
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes down what became of a row and lets the next of its lane go.
+    pub async fn settle(&mut self, settled: &Settled, at: Timestamp) -> Result<(), StoreError> {
+        let (state, next_at) = match settled.settlement {
+            Settlement::Delivered => ("delivered", None),
+            Settlement::Retry(next) => ("waiting", Some(next)),
+            Settlement::Failed => ("failed", None),
+            Settlement::Dropped => ("dropped", None),
+            Settlement::Gone => ("gone", None),
+        };
+        sqlx::query(
+            "UPDATE deliveries SET state = $2, attempts = $3, last_status = $4, last_result = $5, \
+             next_at = COALESCE($6, next_at), settled_at = $7 WHERE id = $1 AND state = 'waiting'",
+        )
+        .bind(settled.id)
+        .bind(state)
+        .bind(i64::from(settled.attempts))
+        .bind(settled.status.map(i64::from))
+        .bind(&settled.result)
+        .bind(next_at.map(|next| next.0))
+        .bind(next_at.is_none().then_some(at.0))
+        .execute(&mut *self.inner)
+        .await?;
+        if settled.settlement == Settlement::Gone {
+            sqlx::query(
+                "UPDATE deliveries SET state = 'dropped', settled_at = $3, last_result = 'receiver is gone' \
+                 WHERE call = $1 AND url = $2 AND state = 'waiting'",
+            )
+            .bind(settled.call.hex())
+            .bind(&settled.url)
+            .bind(at.0)
+            .execute(&mut *self.inner)
+            .await?;
+            return Ok(());
+        }
+        self.refresh_heads(settled.call, &settled.url).await
+    }
+
+    /// Whether a call is over, as this transaction sees it.
+    pub async fn call_ended(&mut self, call: CallId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT id FROM calls WHERE id = $1 AND state = 'ended'")
+            .bind(call.hex())
+            .fetch_optional(&mut *self.inner)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// How many bodies a call has sent (or promised) to a URL: the next one's sequence number less one.
+    pub async fn bodies(&mut self, call: CallId, url: &str) -> Result<u32, StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) AS bodies FROM deliveries WHERE call = $1 AND url = $2")
+            .bind(call.hex())
+            .bind(url)
+            .fetch_one(&mut *self.inner)
+            .await?;
+        u32::try_from(column::<i64>(&row, "bodies")?).map_err(|_| StoreError::Unreadable("deliveries"))
+    }
+
+    async fn refresh_heads(&mut self, call: CallId, url: &str) -> Result<(), StoreError> {
+        let oldest = self.oldest(call, url, false).await?;
+        let needs_live = oldest.is_some_and(|row| row.terminal && row.attempts > 0);
+        let live = if needs_live { self.oldest(call, url, true).await? } else { None };
+        for id in heads(oldest, live).into_iter().flatten() {
+            sqlx::query("UPDATE deliveries SET head = 1 WHERE id = $1 AND head = 0")
+                .bind(id)
+                .execute(&mut *self.inner)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn oldest(
+        &mut self,
+        call: CallId,
+        url: &str,
+        live_only: bool,
+    ) -> Result<Option<Waiting>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, terminal, attempts FROM deliveries \
+             WHERE call = $1 AND url = $2 AND state = 'waiting' AND terminal <= $3 ORDER BY id LIMIT 1",
+        )
+        .bind(call.hex())
+        .bind(url)
+        .bind(i64::from(!live_only))
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (terminal, attempts) = (flag(&row, "terminal")?, column(&row, "attempts")?);
+        Ok(Some(Waiting { id: column(&row, "id")?, terminal, attempts }))
+    }
+}
+
+impl Db {
+    /// At most `limit` rows that head their lanes and are due, those due longest first, none to `full_hosts`.
+    /// A row stays in this list until it is settled, so the worker must remember what it is sending.
+    pub async fn claim(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        full_hosts: &[String],
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT d.id, d.event_id, d.call, d.api_key, d.dialect, d.event, d.terminal, d.url, d.host, \
+             d.attempts, c.state FROM deliveries d JOIN calls c ON c.id = d.call \
+             WHERE d.state = 'waiting' AND d.head = 1 AND d.next_at <= ",
+        );
+        query.push_bind(now.0);
+        if !full_hosts.is_empty() {
+            query.push(" AND d.host NOT IN (");
+            let mut hosts = query.separated(", ");
+            for host in full_hosts {
+                hosts.push_bind(host);
+            }
+            query.push(")");
+        }
+        query.push(" ORDER BY d.next_at, d.id LIMIT ");
+        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = query.build().fetch_all(&self.readers).await?;
+        rows.iter().map(read_delivery).collect()
+    }
+
+    /// The earliest moment after `now` at which a row becomes due.
+    pub async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let row = sqlx::query(
+            "SELECT MIN(next_at) AS next FROM deliveries WHERE state = 'waiting' AND head = 1 AND next_at > $1",
+        )
+        .bind(now.0)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(column::<Option<i64>>(&row, "next")?.map(Timestamp))
+    }
+
+    /// The body of a row.
+    pub async fn delivery_body(&self, id: i64) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT body FROM deliveries WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| column(&row, "body")).transpose()
+    }
+
+    /// Everything that was to be sent for a call, oldest first.
+    pub async fn deliveries(&self, call: CallId) -> Result<Vec<DeliveryLog>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM deliveries WHERE call = $1 ORDER BY id")
+            .bind(call.hex())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(read_log).collect()
+    }
+}
+
+/// The host that the caps count by; a URL that cannot be read counts as itself and is refused when it is sent.
+fn host_of(url: &str) -> String {
+    let parsed = url::Url::parse(url).ok();
+    parsed.as_ref().and_then(url::Url::host_str).unwrap_or(url).to_ascii_lowercase()
+}
+
+fn read_delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
+        id: column(row, "id")?,
+        event_id: column(row, "event_id")?,
+        call: CallId::from_hex(&column::<String>(row, "call")?)
+            .ok_or(StoreError::Unreadable("deliveries.call"))?,
+        key: column(row, "api_key")?,
+        dialect: column(row, "dialect")?,
+        event: column(row, "event")?,
+        terminal: flag(row, "terminal")?,
+        url: column(row, "url")?,
+        host: column(row, "host")?,
+        attempts: attempts(row)?,
+        call_ended: column::<String>(row, "state")? == "ended",
+    })
+}
+
+fn read_log(row: &SqliteRow) -> Result<DeliveryLog, StoreError> {
+    let status = column::<Option<i64>>(row, "last_status")?;
+    Ok(DeliveryLog {
+        id: column(row, "id")?,
+        event_id: column(row, "event_id")?,
+        event: column(row, "event")?,
+        state: column(row, "state")?,
+        attempts: attempts(row)?,
+        next_at: Timestamp(column(row, "next_at")?),
+        last_status: status.and_then(|status| u16::try_from(status).ok()),
+        last_result: column(row, "last_result")?,
+        body: column(row, "body")?,
+    })
+}
+
+fn attempts(row: &SqliteRow) -> Result<u32, StoreError> {
+    u32::try_from(column::<i64>(row, "attempts")?).map_err(|_| StoreError::Unreadable("deliveries.attempts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_has_one_head_unless_a_terminal_event_waits_for_its_retry() {
+        let row = |id, terminal, attempts| Some(Waiting { id, terminal, attempts });
+        assert_eq!(heads(None, None), [None, None]);
+        assert_eq!(heads(row(1, false, 0), row(1, false, 0)), [Some(1), None]);
+        assert_eq!(heads(row(1, false, 3), row(1, false, 3)), [Some(1), None]);
+        assert_eq!(heads(row(1, true, 0), row(2, false, 0)), [Some(1), None]);
+        assert_eq!(heads(row(1, true, 1), row(2, false, 0)), [Some(1), Some(2)]);
+        assert_eq!(heads(row(1, true, 1), None), [Some(1), None]);
+    }
+
+    #[test]
+    fn hosts_are_counted_without_their_ports() {
+        assert_eq!(host_of("https://Hooks.Example:8443/a?b"), "hooks.example");
+        assert_eq!(host_of("http://[::1]:5000/"), "[::1]");
+        assert_eq!(host_of("nonsense"), "nonsense");
+    }
+}

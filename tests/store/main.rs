@@ -1,0 +1,183 @@
+//! The database, the journal and the webhook worker on real SQLite files and real sockets.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod accounts;
+mod calls;
+mod journal;
+mod money;
+mod outbox;
+mod receiver;
+mod recover;
+mod worker;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use trunkline::model::account::ApiKey;
+use trunkline::model::call::{CallOrder, CallView, EndReason, Surface, TrunkPlan};
+use trunkline::model::event::{CallEvent, Stamped};
+use trunkline::model::{CallId, PhoneNumber, Secret, Timestamp};
+use trunkline::store::Db;
+use trunkline::store::accounts::NewKey;
+use trunkline::webhook::{Format, Outcome, Rendered};
+
+/// Where the tests' time begins.
+const T0: Timestamp = Timestamp(1_771_322_520_000);
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// A folder that goes when the test ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let name = format!("trunkline-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.0.join("test.db").display())
+    }
+
+    async fn db(&self) -> Db {
+        Db::open(&self.url()).await.unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn key(db: &Db, credits: Option<i64>) -> ApiKey {
+    db.create_key(NewKey { credits, ..NewKey::named("test") }, T0).await.unwrap().key
+}
+
+fn order(key: i64, id: u128, url: Option<&str>) -> CallOrder {
+    let trunk = TrunkPlan {
+        endpoint: "a-endpoint".into(),
+        host: "127.0.0.1".into(),
+        port: Some(5070),
+        address: "127.0.0.1:5070".parse().unwrap(),
+        username: String::new(),
+        password: Secret::default(),
+        dial_prefix: "00".into(),
+        codecs: vec!["PCMU".into(), "PCMA".into()],
+        caller_id: None,
+        no_response_timeout_ms: 2000,
+    };
+    CallOrder {
+        id: CallId(id),
+        kaphila_id: format!("1771322520.{id}"),
+        surface: Surface::Kaphila,
+        key,
+        tenant: "default".into(),
+        submitted_number: "+1 415 555 0100".into(),
+        to: PhoneNumber::parse_lenient("+14155550100").unwrap(),
+        from: None,
+        trunks: vec![trunk],
+        ring_timeout_ms: 30_000,
+        max_duration_ms: 3_600_000,
+        use_amd: false,
+        record: true,
+        voice_name: "en-US-Neural2-A".into(),
+        webhook_url: url.map(str::to_owned),
+        created_at: T0,
+    }
+}
+
+/// Holds a credit and inserts the call in one transaction; `false` if there was no credit.
+async fn place(db: &Db, order: &CallOrder) -> bool {
+    let mut tx = db.begin().await.unwrap();
+    if !tx.hold_credit(order.key).await.unwrap() {
+        return false;
+    }
+    tx.insert_call(&CallView::new(Arc::new(order.clone()))).await.unwrap();
+    tx.commit().await.unwrap();
+    true
+}
+
+fn at(call: u128, ms: i64, event: CallEvent) -> Stamped {
+    Stamped { call: CallId(call), at: T0.plus_ms(ms), event }
+}
+
+fn dialing() -> CallEvent {
+    CallEvent::Dialing { trunk: "a-endpoint".into(), attempt: 1 }
+}
+
+fn ended(reason: EndReason) -> CallEvent {
+    CallEvent::Ended { reason, q850: 16, sip_code: None }
+}
+
+fn digit(digit: char) -> CallEvent {
+    CallEvent::Digit { digit, source: trunkline::model::event::DigitSource::Rfc4733 }
+}
+
+/// A dialect of the tests: every event is a webhook of its own name, ends and recordings are terminal, delays are
+/// Kaphila's (CONTRACT 0.6).
+struct Plain;
+
+static PLAIN: Plain = Plain;
+
+fn formats() -> Vec<&'static dyn Format> {
+    vec![&PLAIN]
+}
+
+impl Format for Plain {
+    fn name(&self) -> &'static str {
+        "kaphila"
+    }
+
+    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Option<Rendered> {
+        let name = event.event.name();
+        let call = &view.order.kaphila_id;
+        let body = format!(r#"{{"callId":"{call}","event":"{name}","sequence":{sequence}}}"#);
+        (name != "queued").then(|| Rendered { event: name, body: body.into_bytes() })
+    }
+
+    fn terminal(&self, event: &str) -> bool {
+        matches!(event, "ended" | "recording_stopped" | "recording_completed" | "recording_failed")
+    }
+
+    fn user_agent(&self) -> &'static str {
+        "Plain/1.0"
+    }
+
+    fn retry_after(&self, event: &str, failures: u32, outcome: &Outcome) -> Option<Duration> {
+        let table: &[u64] = if self.terminal(event) { &[30, 300, 1800, 7200] } else { &[1, 3, 10] };
+        if !self.terminal(event) && !outcome.cannot_have_been_processed() {
+            return None;
+        }
+        let delay = table.get(usize::try_from(failures).ok()?.checked_sub(1)?)?;
+        Some(Duration::from_secs(*delay))
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(1200)
+    }
+}
+
+/// Asks until the answer is yes, for at most ten seconds.
+async fn eventually<F, Fut>(what: &str, mut ask: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    #[expect(clippy::disallowed_methods, reason = "a test's patience is real time")]
+    let begun = Instant::now();
+    while !ask().await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
