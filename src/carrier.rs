@@ -145,7 +145,7 @@ async fn serve(
             () = &mut stop, if stopping.is_none() => stopping = Some(close(&mut exchange)),
         }
         while let Some(event) = heard.try_recv() {
-            exchange.heard(clock::now(), event);
+            exchange.heard(clock::now(), &event);
         }
     }
 }

@@ -161,7 +161,7 @@ impl Engine {
     pub fn shut_down(&mut self, now: Now) {
         let ids: Vec<CallId> = self.calls.keys().copied().collect();
         for id in ids {
-            self.with_call(now, id, |call, ctx| call.shut_down(ctx));
+            self.with_call(now, id, Call::shut_down);
         }
         self.pump(now);
     }
@@ -276,7 +276,8 @@ impl Engine {
             Step::Media(command) => self.outputs.push_back(Output::Media(command)),
             Step::Invite(trunk, offer) => self.invite(now, call, trunk, offer, steps),
             Step::HangUp(q850) => {
-                self.with_session(id, |session| session.hang_up(now.mono, Some(sip::Q850(q850))))
+                let reason = Some(sip::Q850(q850));
+                self.with_session(id, |session| session.hang_up(now.mono, reason));
             }
             Step::AnswerOffer(sdp) => self.with_session(id, |session| session.answer_offer(now.mono, sdp)),
             Step::RefuseOffer(code) => self.with_session(id, |session| session.reject(now.mono, code, &[])),

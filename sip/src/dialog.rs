@@ -145,7 +145,9 @@ impl Dialog {
         let hop = self.routes.first().map_or(&self.target, |route| &route.uri);
         let Some(sip) = hop.as_sip() else { return self.peer };
         let Some(ip) = sip.host.ip() else { return self.peer };
-        if ip.is_unspecified() || (is_private(ip) && !is_private(self.peer.addr.ip())) {
+        let peer = self.peer.addr.ip();
+        let inner = (is_private(ip) && !is_private(peer)) || (is_loopback(ip) && !is_loopback(peer));
+        if ip.is_unspecified() || inner {
             return self.peer;
         }
         // The way that carried the first message is known to work; a target that asks for another is reached by it all the same.
@@ -161,6 +163,10 @@ impl Dialog {
             || in_uri(&self.target)
             || self.routes.iter().any(|r| in_uri(&r.uri))
     }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
 }
 
 fn is_private(ip: IpAddr) -> bool {
@@ -239,6 +245,10 @@ mod tests {
         assert_eq!(dialog.next_hop().addr, "198.51.100.7:5066".parse().unwrap());
         dialog.target = "sip:b@10.0.0.4:5060".parse().unwrap();
         assert_eq!(dialog.next_hop(), dialog.peer);
+        dialog.target = "sip:b@127.0.0.1:5060".parse().unwrap();
+        dialog.peer = Peer::udp("10.0.0.1:5080".parse().unwrap());
+        assert_eq!(dialog.next_hop(), dialog.peer);
+        dialog.peer = Peer::udp("192.0.2.1:5060".parse().unwrap());
         dialog.target = "sip:b@pbx.example".parse().unwrap();
         assert_eq!(dialog.next_hop(), dialog.peer);
         assert!(dialog.knows("192.0.2.1".parse().unwrap()) && !dialog.knows("192.0.2.2".parse().unwrap()));

@@ -293,7 +293,7 @@ pub enum SessionEvent {
     },
     /// Our re-INVITE was refused; the session goes on as before.
     OfferRefused {
-        /// The status; 408 when there was no answer.
+        /// The status. A 408, a 481 and silence are no refusals: they end the session.
         code: u16,
     },
     /// An INFO, answered 200 already.

@@ -284,11 +284,12 @@ impl Call {
                 Some(retry) => self.ours_moved(retry),
                 None => self.reinvite_refused(now, stack, response.code),
             }
-        } else if retried.is_none()
-            && matches!(core.cseq.method, Method::Info | Method::Update)
-            && response.code == 481
-        {
-            self.dialog_gone(now, stack, response);
+        } else if retried.is_none() && core.cseq.method == Method::Info {
+            match response.code {
+                481 => self.dialog_gone(now, stack, response),
+                408 => self.lost(now, stack, Failure::TimedOut),
+                _ => {}
+            }
         }
     }
 
@@ -308,7 +309,11 @@ impl Call {
         if !ours && tx.key.method != Method::Info {
             return;
         }
-        // RFC 3261 §12.2.1.2: no answer inside a dialog ends it. The BYE is for a far end that only we cannot hear.
+        self.lost(now, stack, failure);
+    }
+
+    /// No answer inside a dialog ends it (RFC 3261 §12.2.1.2). The BYE is for a far end that only we cannot hear.
+    fn lost(&mut self, now: Instant, stack: &mut Stack, failure: Failure) {
         if self.phase == Phase::Confirmed {
             self.send_bye(now, stack, None);
             self.close(now, stack);

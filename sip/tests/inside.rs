@@ -171,6 +171,19 @@ fn a_481_inside_the_dialog_ends_it() {
     bench.sent.clear();
     bench.pass(SECOND * 33);
     assert_eq!(bench.words(), ["terminated Nobody TimedOut"]);
+    for again in [true, false] {
+        bench.sent.clear();
+        let (id, _) = bench.answered();
+        bench.session(id, |s, now| {
+            let asked = if again { s.reinvite(now, sdp("x")) } else { s.info(now, "a/b", sdp("x")) };
+            assert_eq!(asked, Ok(()));
+        });
+        let request = bench.request(if again { "INVITE" } else { "INFO" });
+        bench.feed(reply(&request, 408, "", "", ""));
+        assert_eq!(bench.words(), ["terminated Nobody TimedOut"]);
+        let last = bench.sent.pop_back().map(|(_, message)| message);
+        assert!(matches!(last, Some(sip::Message::Request(bye)) if bye.method == sip::Method::Bye));
+    }
     bench.sent.clear();
     bench.assert_empties();
 }

@@ -127,7 +127,7 @@ impl Exchange {
     }
 
     /// Something the media heard.
-    pub(super) fn heard(&mut self, now: Now, event: Event) {
+    pub(super) fn heard(&mut self, now: Now, event: &Event) {
         let session = SessionId(event.bridge.0);
         if let Some(line) = self.lines.get_mut(&session) {
             note(line, now, &event.heard);
@@ -221,7 +221,7 @@ impl Exchange {
             }
             SessionEvent::Offer { sdp } => self.reoffered(now, session, sdp.as_deref()),
             SessionEvent::OfferRefused { code } => {
-                tracing::info!("the caller refused a re-INVITE with {code}")
+                tracing::info!("the caller refused a re-INVITE with {code}");
             }
             SessionEvent::Info { content_type, body } => {
                 let digit = info_digit(&content_type, &body);

@@ -111,7 +111,7 @@ impl Terms {
 
     /// The caller's new offer: the body of our answer and what is agreed. `None` if nothing can be.
     pub(super) fn reoffered(&mut self, offer: &[u8]) -> Option<(Bytes, Remote)> {
-        let local = Local { version: self.local.version + 1, ..self.local.clone() };
+        let local = Local { version: self.local.version + 1, ..self.local };
         let (body, remote) = sdp::answer(&local, &self.config, offer, Direction::SendRecv).ok()?;
         self.local = local;
         self.remote = Some(remote.clone());

@@ -138,7 +138,7 @@ impl Caller {
 fn even_port() -> u16 {
     loop {
         let port = UdpSocket::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port();
-        if port % 2 == 0 {
+        if port.is_multiple_of(2) {
             return port;
         }
     }

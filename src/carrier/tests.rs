@@ -133,7 +133,7 @@ impl Line {
         while !self.far_end.is_idle() {
             let event =
                 self.heard.recv_timeout(Duration::from_secs(10)).expect("the media closes what was opened");
-            self.far_end.heard(self.now, event);
+            self.far_end.heard(self.now, &event);
         }
         let lines = std::fs::read_to_string(self.folder.join("calls.jsonl")).unwrap();
         serde_json::from_str(lines.trim_end()).unwrap()

@@ -392,7 +392,7 @@ impl Call {
     fn start_screening(&mut self, ctx: &mut Ctx<'_>) {
         if self.order.use_amd {
             self.amd_pending = true;
-            let config = ctx.settings.amd.clone();
+            let config = ctx.settings.amd;
             let total = Duration::from_millis(config.total_ms.into());
             self.timers.amd = Some(ctx.now.mono + total + AMD_BACKSTOP);
             ctx.media(media::Command::ListenAmd { bridge: self.bridge, leg: CALLEE, config });

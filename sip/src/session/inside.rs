@@ -12,7 +12,7 @@ use crate::body::session_description;
 use crate::dialog::Order;
 use crate::message::{Method, Request, Response};
 use crate::parse::Core;
-use crate::stack::Stack;
+use crate::stack::{Failure, Stack};
 use crate::transaction::TxId;
 use crate::{ALLOW, Peer, SessionError, SessionEvent, Side, TerminationCause};
 
@@ -180,6 +180,9 @@ impl Call {
     pub(super) fn reinvite_refused(&mut self, now: Instant, stack: &mut Stack, code: u16) {
         if code == 481 {
             return self.dialog_gone(now, stack, &Response::new(481));
+        }
+        if code == 408 {
+            return self.lost(now, stack, Failure::TimedOut);
         }
         let caller = self.caller;
         let Some(ours) = &mut self.ours else { return };

@@ -1,0 +1,1 @@
+curl -X GET "http://72.60.206.114:3000/health"

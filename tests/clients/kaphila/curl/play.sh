@@ -1,0 +1,4 @@
+curl -X POST "http://72.60.206.114:3000/play" \
+  -H "Authorization: Bearer ak_live_123" \
+  -H "Content-Type: application/json" \
+  -d '{"callId":"1720012345.88","file":"custom/welcome"}'
