@@ -1,7 +1,7 @@
 //! The built-in far end (CONTRACT 0.9): persons, voicemails, faxes and broken lines by the last four digits dialled,
 //! over real sockets, for trials and tests. It is made of the same `sip` and `media` as the server, in a process of
-//! its own. This file owns the socket, the clocks and the signals; what happens in a call is decided in [`callee`],
-//! what the numbers mean in [`script`]. It places no calls, registers nobody and knows no customer.
+//! its own. This file owns the socket, the clocks and the signals; what happens in a call is decided in `callee`,
+//! what the numbers mean in `script`. It places no calls, registers nobody and knows no customer.
 
 mod callee;
 mod deaf;

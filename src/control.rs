@@ -4,7 +4,6 @@
 
 pub mod admission;
 pub mod calls;
-pub mod cidr;
 pub mod numbers;
 pub mod rate;
 pub mod routing;

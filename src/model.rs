@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod call;
+pub mod cidr;
 pub mod event;
 
 use std::fmt;

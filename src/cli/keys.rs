@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{CliError, table};
 use crate::model::account::{ApiKey, RecordingMode};
+use crate::model::cidr::Cidr;
 use crate::model::{CallerId, Timestamp};
 use crate::store::Db;
 use crate::store::accounts::{CreatedKey, NewKey, SCOPES, TrunkChoice};
-use crate::webhook::guard::Cidr;
 
 /// API keys.
 #[derive(Clone, Debug, Args)]

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use url::{Host, Url};
 
 use super::dns;
 use crate::config::Webhooks;
+use crate::model::cidr::{Cidr, NotCidr};
 
 /// Longest URL, characters.
 const URL_MAX: usize = 2048;
@@ -22,89 +22,39 @@ const URL_MAX: usize = 2048;
 /// Longest wait for the system's resolver.
 const SYSTEM_LOOKUP: Duration = Duration::from_secs(4);
 
-/// IPv4 networks that are never dialled: address and prefix length.
-const FORBIDDEN_V4: &[(Ipv4Addr, u32)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 0, 0, 0), 24),
-    (Ipv4Addr::new(192, 0, 2, 0), 24),
-    (Ipv4Addr::new(192, 88, 99, 0), 24),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(198, 18, 0, 0), 15),
-    (Ipv4Addr::new(198, 51, 100, 0), 24),
-    (Ipv4Addr::new(203, 0, 113, 0), 24),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
+/// Networks that are never dialled. Mapped and NAT64 forms are judged by the IPv4 address inside them instead.
+const FORBIDDEN: &[Cidr] = &[
+    Cidr::v4([0, 0, 0, 0], 8),
+    Cidr::v4([10, 0, 0, 0], 8),
+    Cidr::v4([100, 64, 0, 0], 10),
+    Cidr::v4([127, 0, 0, 0], 8),
+    Cidr::v4([169, 254, 0, 0], 16),
+    Cidr::v4([172, 16, 0, 0], 12),
+    Cidr::v4([192, 0, 0, 0], 24),
+    Cidr::v4([192, 0, 2, 0], 24),
+    Cidr::v4([192, 88, 99, 0], 24),
+    Cidr::v4([192, 168, 0, 0], 16),
+    Cidr::v4([198, 18, 0, 0], 15),
+    Cidr::v4([198, 51, 100, 0], 24),
+    Cidr::v4([203, 0, 113, 0], 24),
+    Cidr::v4([224, 0, 0, 0], 4),
+    Cidr::v4([240, 0, 0, 0], 4),
+    Cidr::v6([0, 0, 0, 0], 96),
+    Cidr::v6([0x64, 0xff9b, 1, 0], 48),
+    Cidr::v6([0x100, 0, 0, 0], 64),
+    Cidr::v6([0x2001, 0, 0, 0], 23),
+    Cidr::v6([0x2001, 0xdb8, 0, 0], 32),
+    Cidr::v6([0x2002, 0, 0, 0], 16),
+    Cidr::v6([0x3fff, 0, 0, 0], 20),
+    Cidr::v6([0x5f00, 0, 0, 0], 16),
+    Cidr::v6([0xfc00, 0, 0, 0], 7),
+    Cidr::v6([0xfe80, 0, 0, 0], 10),
+    Cidr::v6([0xfec0, 0, 0, 0], 10),
+    Cidr::v6([0xff00, 0, 0, 0], 8),
 ];
 
-/// IPv6 networks that are never dialled. Mapped and NAT64 forms are judged by the IPv4 address inside them instead.
-const FORBIDDEN_V6: &[(Ipv6Addr, u32)] = &[
-    (Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 0), 96),
-    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
-    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
-    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16),
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
-    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
-];
-
-/// A network, `address/prefix`; an address alone is a network of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    base: IpAddr,
-    prefix: u32,
-}
-
-/// Text that is no network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a network like 10.0.0.0/8 or fd00::/8")]
-pub struct NotCidr(pub String);
-
-impl FromStr for Cidr {
-    type Err = NotCidr;
-
-    fn from_str(text: &str) -> Result<Self, NotCidr> {
-        let wrong = || NotCidr(text.to_owned());
-        let (base, prefix) = text.split_once('/').map_or((text, None), |(base, prefix)| (base, Some(prefix)));
-        let base: IpAddr = base.trim().parse().map_err(|_| wrong())?;
-        let widest = if base.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(widest), |text| text.trim().parse().map_err(|_| wrong()))?;
-        if prefix > widest {
-            return Err(wrong());
-        }
-        Ok(Self { base, prefix })
-    }
-}
-
-impl Cidr {
-    /// Whether the address lies in the network. IPv4-mapped IPv6 addresses count as the IPv4 address.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.base, address.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => in_v4(base, self.prefix, address),
-            (IpAddr::V6(base), IpAddr::V6(address)) => in_v6(base, self.prefix, address),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-fn in_v4(base: Ipv4Addr, prefix: u32, address: Ipv4Addr) -> bool {
-    let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
-    base.to_bits() & mask == address.to_bits() & mask
-}
-
-fn in_v6(base: Ipv6Addr, prefix: u32, address: Ipv6Addr) -> bool {
-    let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-    base.to_bits() & mask == address.to_bits() & mask
-}
+/// The prefix under which NAT64 carries IPv4 addresses (RFC 6052 §2.1).
+const NAT64: Cidr = Cidr::v6([0x64, 0xff9b, 0, 0], 96);
 
 /// Whether a customer's URL may lead to this address.
 pub fn permitted(address: IpAddr, allowed: &[Cidr]) -> bool {
@@ -113,18 +63,15 @@ pub fn permitted(address: IpAddr, allowed: &[Cidr]) -> bool {
     if excepted(address) || inner.is_some_and(excepted) {
         return true;
     }
-    match inner.unwrap_or(address) {
-        IpAddr::V4(v4) => !FORBIDDEN_V4.iter().any(|(base, prefix)| in_v4(*base, *prefix, v4)),
-        IpAddr::V6(v6) => !FORBIDDEN_V6.iter().any(|(base, prefix)| in_v6(*base, *prefix, v6)),
-    }
+    let judged = inner.unwrap_or(address);
+    !FORBIDDEN.iter().any(|network| network.contains(judged))
 }
 
 /// The IPv4 address that an IPv6 one stands for: IPv4-mapped (RFC 4291 §2.5.5.2) or NAT64 (RFC 6052 §2.1).
 fn carried_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(v6) = address else { return None };
-    let nat64 = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
     let [.., a, b, c, d] = v6.octets();
-    v6.to_ipv4_mapped().or_else(|| in_v6(nat64, 96, v6).then(|| Ipv4Addr::new(a, b, c, d)))
+    v6.to_ipv4_mapped().or_else(|| NAT64.contains(address).then(|| Ipv4Addr::new(a, b, c, d)))
 }
 
 /// The networks that the operator excepts.

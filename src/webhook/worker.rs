@@ -11,12 +11,13 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::guard::{self, NotCidr, Resolver, UrlRefused};
+use super::guard::{self, Resolver, UrlRefused};
 use super::schedule::{After, UnderWay, outlived};
 use super::{Format, Outcome, sign};
 use crate::clock;
 use crate::config::Webhooks;
 use crate::model::Timestamp;
+use crate::model::cidr::NotCidr;
 use crate::store::outbox::{Delivery, Settled, Settlement};
 use crate::store::{Db, StoreError};
 

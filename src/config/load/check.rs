@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::ConfigError;
 use crate::config::{Amd, Config, Http, Limits, Rtp, Speech, TrunkConfig, Webhooks};
 use crate::model::CallerId;
+use crate::model::cidr::Cidr;
 
 /// The voices that exist.
 const TTS: [&str; 3] = ["embedded", "espeak", "flite"];
@@ -160,16 +161,9 @@ fn address(setting: &str, text: &str) -> Result<(), ConfigError> {
 }
 
 fn networks(setting: &str, texts: &[String]) -> Result<(), ConfigError> {
-    must(setting, texts.iter().all(|text| is_network(text)), "must hold networks such as 10.0.0.0/8")
-}
-
-/// An address with a prefix length (RFC 4632 §3.1, RFC 4291 §2.3).
-fn is_network(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else { return false };
-    let bits = match address.parse() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    length.parse::<u8>().is_ok_and(|length| length <= bits)
+    must(
+        setting,
+        texts.iter().all(|text| text.parse::<Cidr>().is_ok()),
+        "must hold networks such as 10.0.0.0/8",
+    )
 }
