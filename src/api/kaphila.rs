@@ -109,7 +109,7 @@ fn refused(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::MissingKey => (StatusCode::UNAUTHORIZED, "Missing API key"),
         Refusal::InvalidKey => (StatusCode::UNAUTHORIZED, "Invalid API key"),
         Refusal::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
-        Refusal::CallerIdNotAllowed => (StatusCode::FORBIDDEN, "callerId not allowed"),
+        Refusal::CallerIdNotAllowed => (StatusCode::FORBIDDEN, "Forbidden"),
         Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
         Refusal::NumberNotAllowed => (StatusCode::BAD_REQUEST, "number is not allowed"),
         Refusal::UnknownCall => (StatusCode::NOT_FOUND, "Call not found"),

@@ -1,9 +1,12 @@
 //! Voices that are programs of the system: `espeak-ng` and `flite`. Each text is one run, so that a crash costs one
 //! prompt. Text goes in by standard input, never as an argument that others can list; sound comes out as WAV.
 
-use std::io::{Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -65,7 +68,17 @@ impl Program {
 
     /// Runs the program on a text; blocks.
     pub(super) fn speak(&self, text: &str, voice: &Voice) -> Result<(Vec<f32>, u32), SpeechError> {
-        let wav = run(&self.path, &arguments(self.kind, voice), text, KILL_AFTER)?;
+        let mut words = arguments(self.kind, voice);
+        let wav = match self.kind {
+            Kind::Espeak => run(&self.path, &words, text, KILL_AFTER)?,
+            Kind::Flite => {
+                // flite goes back to write the length into the header, which a pipe does not let it.
+                let file = Scratch::new()?;
+                words.push(file.0.display().to_string());
+                run(&self.path, &words, text, KILL_AFTER)?;
+                file.read()?
+            }
+        };
         let sound = decode::wav(wav, SPEECH_MAX_S).map_err(|error| match error {
             decode::DecodeError::TooLong => SpeechError::TooLong,
             decode::DecodeError::Bad(reason) => SpeechError::Failed(reason),
@@ -74,8 +87,43 @@ impl Program {
     }
 }
 
+/// A file that only this user can read, gone when dropped.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, SpeechError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("trunkline-spoken-{}-{number}.wav", std::process::id()));
+        // One left behind by an earlier process of the same number is not ours to write through.
+        let _ = std::fs::remove_file(&path);
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+
+    fn read(&self) -> Result<Vec<u8>, SpeechError> {
+        let mut wav = Vec::new();
+        let file = File::open(&self.0).map_err(failed)?;
+        file.take(OUTPUT_MAX + 1).read_to_end(&mut wav).map_err(failed)?;
+        if wav.len() as u64 > OUTPUT_MAX { Err(SpeechError::TooLong) } else { Ok(wav) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left costs disk, not a call.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn failed(error: io::Error) -> SpeechError {
+    SpeechError::Failed(error.to_string())
+}
+
 fn arguments(kind: Kind, voice: &Voice) -> Vec<String> {
-    let words: Vec<String> = match kind {
+    match kind {
         Kind::Espeak => {
             let (pitch, pace) = (voice.pitch.to_string(), voice.pace.to_string());
             let given = ["--stdin", "--stdout", "-b", "1", "-v"].map(str::to_owned);
@@ -88,17 +136,15 @@ fn arguments(kind: Kind, voice: &Voice) -> Vec<String> {
                 Gender::Female => "slt",
             };
             let stretch = format!("duration_stretch={:.3}", 170.0 / f64::from(voice.pace));
-            let given = ["-voice", name, "--setf", &stretch, "-f", "/dev/stdin", "-o", "/dev/stdout"];
+            let given = ["-voice", name, "--setf", &stretch, "-f", "-", "-o"];
             given.map(str::to_owned).into()
         }
-    };
-    words
+    }
 }
 
 /// Runs a program with `text` as its input and gives what it wrote. It is killed when it is late, and always waited
 /// for: no process is left behind.
 fn run(path: &Path, arguments: &[String], text: &str, within: Duration) -> Result<Vec<u8>, SpeechError> {
-    let failed = |error: std::io::Error| SpeechError::Failed(error.to_string());
     let mut child = Command::new(path)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -175,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn what_flite_writes_is_read_and_removed() {
+        let file = Scratch::new().unwrap();
+        let path = file.0.clone();
+        std::fs::write(&path, b"RIFF").unwrap();
+        assert_eq!(file.read().unwrap(), b"RIFF");
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn a_missing_program_is_named() {
         let program = Program { kind: Kind::Espeak, path: "/bin/false".into() };
         assert!(matches!(program.speak("x", &Voice::named("alloy")), Err(SpeechError::Failed(_))));
@@ -188,5 +244,6 @@ mod tests {
         assert!(words.contains(&"--stdin".to_owned()));
         let words = arguments(Kind::Flite, &voice);
         assert!(words.windows(2).any(|pair| pair == ["-voice", "slt"]), "{words:?}");
+        assert_eq!(words.last().map(String::as_str), Some("-o"));
     }
 }

@@ -142,7 +142,7 @@ pub(crate) fn from_ulaw(octet: u8) -> f64 {
 /// Linear to the nearest μ-law octet.
 pub(crate) fn to_ulaw(sample: i16) -> u8 {
     let magnitude = (i32::from(sample).abs() + 132).min(32_767);
-    let exponent = (23 - magnitude.leading_zeros().cast_signed()).max(0);
+    let exponent = (24 - magnitude.leading_zeros().cast_signed()).max(0);
     let mantissa = magnitude >> (exponent + 3) & 15;
     let code = u8::try_from(exponent << 4 | mantissa).expect("seven bits");
     !(code | if sample < 0 { 0x80 } else { 0 })

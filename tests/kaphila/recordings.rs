@@ -13,13 +13,14 @@ use crate::receiver::Receiver;
 
 /// The finished recording of a call that has ended.
 pub(crate) async fn finished(key: &Key, call: &str) -> Vec<u8> {
-    until(5.0, "the recording is finished", async || {
-        let about = key.get(&format!("/recordings/{call}")).await.expect(200);
-        (about["active"] == false).then_some(())
+    // Until the file is final on disk a download is a snapshot; only final files can be asked for in parts.
+    let answer = until(5.0, "the recording is final", async || {
+        let answer = key.get(&format!("/recordings/{call}/download")).await;
+        assert_eq!(answer.status, 200);
+        (answer.header("accept-ranges") == "bytes").then_some(answer)
     })
     .await;
-    let answer = key.get(&format!("/recordings/{call}/download")).await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(key.get(&format!("/recordings/{call}")).await.expect(200)["active"], false);
     let (riff, data, at) = wav_sizes(&answer.body);
     assert_eq!((riff + 8, at + data), (answer.body.len(), answer.body.len()), "the header's sizes are right");
     answer.body

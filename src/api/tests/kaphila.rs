@@ -225,7 +225,7 @@ async fn a_caller_id_must_be_the_keys_own() {
         let answer = world.post("/makecall", &key, &with(foreign)).await;
         assert_eq!(
             (answer.status, answer.json()["error"].as_str()),
-            (StatusCode::FORBIDDEN, Some("callerId not allowed"))
+            (StatusCode::FORBIDDEN, Some("Forbidden"))
         );
     }
     for body in [with("19172452367"), with("+19172452367"), CALL.to_owned()] {

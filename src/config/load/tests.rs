@@ -186,7 +186,6 @@ fn values_that_make_no_sense_are_named() {
         ("[rtp]\nport_min = 10001\n", "`rtp.port_min`"),
         ("[rtp]\nport_min = 10000\nport_max = 10000\n", "`rtp.port_max`"),
         ("[http]\ntrusted_proxies = [\"10.0.0.0/33\"]\n", "`http.trusted_proxies`"),
-        ("[http]\ntrusted_proxies = [\"10.0.0.0/33\"]\n", "`http.trusted_proxies`"),
         ("[webhooks]\nallow_cidrs = [\"x/8\"]\n", "`webhooks.allow_cidrs`"),
         ("[webhooks]\ntime_scale = -1.0\n", "`webhooks.time_scale`"),
         ("[webhooks]\ntime_scale = nan\n", "`webhooks.time_scale`"),
