@@ -25,7 +25,7 @@ use sip::{SessionEvent, SessionId};
 use crate::model::call::{Accepted, CallOrder, Command, CommandError};
 use crate::model::event::Stamped;
 use crate::model::{CallId, Now};
-use call::{Call, Ctx, Step};
+use call::{Call, Ctx, Seeds, Step};
 use ports::Ports;
 
 /// What the engine needs to know of the configuration.
@@ -137,12 +137,11 @@ impl Engine {
         let bridge = BridgeId(self.next_bridge);
         self.next_bridge += 1;
         // 63 bits: some far ends read the o= line into a signed integer.
-        let sdp_session = self.rng.next_u64() >> 1;
-        let seed = self.rng.next_u64();
+        let seeds = Seeds { sdp_session: self.rng.next_u64() >> 1, media: self.rng.next_u64() };
         self.bridges.insert(bridge, id);
-        self.calls.insert(id, Call::new(now, order, bridge, port, sdp_session));
+        self.calls.insert(id, Call::new(now, order, bridge, port, seeds));
         self.live += 1;
-        self.with_call(now, id, |call, ctx| call.start(ctx, seed));
+        self.with_call(now, id, Call::start);
         self.pump(now);
         Ok(())
     }
@@ -274,6 +273,7 @@ impl Engine {
                 self.outputs.push_back(Output::Event(Stamped { call: id, at: now.wall, event }));
             }
             Step::Media(command) => self.outputs.push_back(Output::Media(command)),
+            Step::NextPort => self.next_port(now, call, steps),
             Step::Invite(trunk, offer) => self.invite(now, call, trunk, offer, steps),
             Step::HangUp(q850) => {
                 let reason = Some(sip::Q850(q850));
@@ -281,6 +281,16 @@ impl Engine {
             }
             Step::AnswerOffer(sdp) => self.with_session(id, |session| session.answer_offer(now.mono, sdp)),
             Step::RefuseOffer(code) => self.with_session(id, |session| session.reject(now.mono, code, &[])),
+        }
+    }
+
+    fn next_port(&mut self, now: Now, call: &mut Call, steps: &mut VecDeque<Step>) {
+        self.ports.give_back(now.mono, call.port);
+        if let Some(port) = self.ports.take(now.mono) {
+            call.port = port;
+            self.outputs.push_back(Output::Media(call.open(&self.settings)));
+        } else {
+            call.fail(&mut Ctx { now, settings: &self.settings, steps });
         }
     }
 

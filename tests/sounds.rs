@@ -2,6 +2,8 @@
 //! 16-bit at about −20 dBm0. The tests compare the files in `sounds/` with what this makes;
 //! `MAKE_SOUNDS=1 cargo test --test sounds` writes them anew.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::f64::consts::TAU;
 use std::path::PathBuf;
 

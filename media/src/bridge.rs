@@ -96,6 +96,7 @@ impl Bridge {
                     return self.room.say(Heard::Failed { leg, error });
                 }
                 self.legs.push(Leg::new(now, leg, settings, seed));
+                self.room.say(Heard::Opened { leg });
             }
             Command::Connect { leg, remote, .. } => self.with(leg, |leg| leg.connect(now, remote)),
             Command::Play { playback, clip, to, looped, .. } => {

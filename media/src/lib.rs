@@ -336,6 +336,11 @@ pub enum Heard {
         /// Why, in the system's words.
         error: String,
     },
+    /// A leg's socket is bound: its port may be told to the far end.
+    Opened {
+        /// The leg.
+        leg: LegId,
+    },
     /// The first RTP packet of a leg since it was opened.
     FirstPacket {
         /// The leg.

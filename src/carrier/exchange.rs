@@ -500,7 +500,8 @@ fn note(line: &mut Line, now: Now, heard: &Heard) {
             line.record.packets_in = sum(|stats| stats.packets_in);
             line.record.packets_out = sum(|stats| stats.packets_out);
         }
-        Heard::FirstPacket { .. }
+        Heard::Opened { .. }
+        | Heard::FirstPacket { .. }
         | Heard::Amd { .. }
         | Heard::PlaybackStarted { .. }
         | Heard::PlaybackEnded { .. }

@@ -33,6 +33,18 @@ const PROCEEDING_AFTER: Duration = Duration::from_secs(4);
 /// The detector counts frames; should none be counted, the verdict is due all the same.
 const AMD_BACKSTOP: Duration = Duration::from_millis(400);
 
+/// RTP ports tried for one call before it is given up.
+const PORTS_TRIED_MAX: u8 = 8;
+
+/// The random numbers of one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seeds {
+    /// `o=` session id.
+    pub(super) sdp_session: u64,
+    /// SSRC, first sequence number and timestamp follow from it.
+    pub(super) media: u64,
+}
+
 /// What the engine does for a call.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -44,6 +56,8 @@ pub(super) enum Step {
     AnswerOffer(Bytes),
     /// Refuse it.
     RefuseOffer(u16),
+    /// Take another RTP port and open that.
+    NextPort,
     /// For the media worker.
     Media(media::Command),
     /// It happened.
@@ -69,6 +83,8 @@ impl Ctx<'_> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// The RTP socket is being bound.
+    Opening,
     Dialing,
     Answered,
     Over,
@@ -133,6 +149,8 @@ pub(super) struct Call {
     pub(super) port: u16,
     /// `o=` of our session descriptions (RFC 3264 §8: one id, the version grows with each change).
     sdp_session: u64,
+    media_seed: u64,
+    ports_tried: u8,
     sdp_version: u64,
     sdp_direction: Direction,
     phase: Phase,
@@ -150,22 +168,18 @@ pub(super) struct Call {
 
 impl Call {
     /// A call that has been accepted, with its bridge and port, not yet dialled.
-    pub(super) fn new(
-        now: Now,
-        order: Arc<CallOrder>,
-        bridge: BridgeId,
-        port: u16,
-        sdp_session: u64,
-    ) -> Self {
+    pub(super) fn new(now: Now, order: Arc<CallOrder>, bridge: BridgeId, port: u16, seeds: Seeds) -> Self {
         let dial = Dial { trunk: 0, started: now.mono, provisional: false, rang: false, early: None };
         Self {
             order,
             bridge,
             port,
-            sdp_session,
+            sdp_session: seeds.sdp_session,
+            media_seed: seeds.media,
+            ports_tried: 1,
             sdp_version: 1,
             sdp_direction: Direction::SendRecv,
-            phase: Phase::Dialing,
+            phase: Phase::Opening,
             dial,
             placed: false,
             timers: Timers::default(),
@@ -179,18 +193,11 @@ impl Call {
         }
     }
 
-    /// Opens the media and dials the first trunk.
-    pub(super) fn start(&mut self, ctx: &mut Ctx<'_>, seed: u64) {
+    /// Opens the media; the first trunk is dialled when that has succeeded.
+    pub(super) fn start(&mut self, ctx: &mut Ctx<'_>) {
         ctx.event(CallEvent::Queued);
-        ctx.media(media::Command::Open {
-            bridge: self.bridge,
-            leg: CALLEE,
-            local: (ctx.settings.rtp_bind, self.port).into(),
-            settings: ctx.settings.leg.clone(),
-            seed,
-        });
+        ctx.media(self.open(ctx.settings));
         self.timers.placement = Some(ctx.now.mono + PLACEMENT_CEILING);
-        self.dial(ctx, 0);
     }
 
     /// Nothing more is awaited: the call may be forgotten.
@@ -203,6 +210,36 @@ impl Call {
     /// Still counts as a call (it has not ended).
     pub(super) fn live(&self) -> bool {
         self.phase != Phase::Over
+    }
+
+    /// The RTP socket is bound: now its port may be told to a trunk.
+    fn begin_dialling(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Opening {
+            self.phase = Phase::Dialing;
+            self.dial(ctx, 0);
+        }
+    }
+
+    /// A port that some other program holds is not worth a call; anything later is.
+    fn media_failed(&mut self, ctx: &mut Ctx<'_>, error: &str) {
+        tracing::warn!(call = %self.order.id, %error, "the media of a call failed");
+        if self.phase == Phase::Opening && self.ports_tried < PORTS_TRIED_MAX {
+            self.ports_tried += 1;
+            ctx.steps.push_back(Step::NextPort);
+        } else {
+            self.fail(ctx);
+        }
+    }
+
+    /// Asks the media worker for the call's socket.
+    pub(super) fn open(&self, settings: &Settings) -> media::Command {
+        media::Command::Open {
+            bridge: self.bridge,
+            leg: CALLEE,
+            local: (settings.rtp_bind, self.port).into(),
+            settings: settings.leg.clone(),
+            seed: self.media_seed,
+        }
     }
 
     /// The earliest timer.
@@ -338,14 +375,14 @@ impl Call {
     }
 
     fn placement_over(&mut self, ctx: &mut Ctx<'_>) {
-        if self.phase != Phase::Dialing || self.placed {
-            return;
-        }
-        if self.dial.provisional {
-            self.proceed(ctx);
-        } else {
-            self.attempt_failed(ctx, 0, "no response in time");
-            self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
+        match self.phase {
+            Phase::Opening => self.fail(ctx),
+            Phase::Dialing if self.dial.provisional => self.proceed(ctx),
+            Phase::Dialing if !self.placed => {
+                self.attempt_failed(ctx, 0, "no response in time");
+                self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
+            }
+            Phase::Dialing | Phase::Answered | Phase::Over => {}
         }
     }
 
@@ -438,7 +475,7 @@ impl Call {
 
     fn terminated(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
         match self.phase {
-            Phase::Over => {}
+            Phase::Opening | Phase::Over => {}
             Phase::Answered => self.end_by_far_end(ctx, termination),
             Phase::Dialing => self.attempt_over(ctx, termination),
         }

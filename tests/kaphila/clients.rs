@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::api::{CLIENT, Key};
-use crate::harness::{Process, free_port, go, home, number, until, world};
+use crate::harness::{Process, free_port, go, home, number, run_folder, until, world};
 
 /// The base URL, key and id that the document prints.
 const PRINTED_BASE: &str = "http://72.60.206.114:3000";
@@ -109,7 +109,7 @@ fn program(name: &str, replace: &[(&str, &str)]) -> PathBuf {
         text = text.replace(from, to);
     }
     let own = home("client").file_name().expect("a name").to_owned();
-    let folder = installed().join("run").join(std::process::id().to_string()).join(own);
+    let folder = run_folder(&installed().join("run")).join(own);
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
     let path = folder.join(source.file_name().expect("a name"));
     std::fs::write(&path, text).expect("the target folder can be written");

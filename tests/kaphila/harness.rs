@@ -119,23 +119,24 @@ pub(crate) async fn wait_bound(addr: SocketAddr, process: &mut Process) {
     .await;
 }
 
-/// A folder of this run's own. Folders of runs that are over are removed.
+/// A folder of this run's own.
 pub(crate) fn home(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kaphila");
-        for run in std::fs::read_dir(&runs).into_iter().flatten().flatten() {
-            let over = !Path::new("/proc").join(run.file_name()).exists();
-            if over {
-                // Another run may be removing it too.
-                let _ = std::fs::remove_dir_all(run.path());
-            }
-        }
-        runs.join(std::process::id().to_string())
-    });
-    let path = ROOT.join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kaphila");
+    let path = run_folder(&runs).join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir_all(&path).expect("the target folder can be written");
     path
+}
+
+/// This run's folder among others'. Those of runs that are over are removed.
+pub(crate) fn run_folder(runs: &Path) -> PathBuf {
+    for run in std::fs::read_dir(runs).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(run.file_name()).exists() {
+            // Another run may be removing it too.
+            let _ = std::fs::remove_dir_all(run.path());
+        }
+    }
+    runs.join(std::process::id().to_string())
 }
 
 /// A running program, killed when dropped; its output goes to a file that is shown when the test fails.

@@ -18,6 +18,7 @@ mod clients;
 mod control;
 mod gather;
 mod hostile;
+mod logs;
 mod messages;
 mod money;
 mod recordings;

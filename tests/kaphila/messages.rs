@@ -259,3 +259,22 @@ fn x11_a_redirecting_receiver_is_not_followed() {
         );
     });
 }
+
+#[test]
+fn while_a_secret_is_rotated_both_sign() {
+    go(async {
+        let server = &world().await.server;
+        let old = world().await.key("10");
+        let made = server.cli(&["keys", "rotate", &old.key_id]);
+        let new = crate::api::Key::new(server.http, &made);
+        assert_ne!((&new.key, &new.webhook_secret), (&old.key, &old.webhook_secret));
+        let hooks = Receiver::start().await;
+        old.call(&json!({"number": number("0304"), "webhookUrl": hooks.url()})).await;
+        let ended = hooks.wait("call.ended").await;
+        for key in [&old, &new] {
+            assert!(genuine(&key.webhook_secret, &ended, &ended.body));
+            key.get("/api/me").await.expect(200);
+        }
+        assert_eq!(ended.header("webhook-signature").split(' ').count(), 2);
+    });
+}

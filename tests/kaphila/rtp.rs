@@ -13,6 +13,11 @@ use crate::audio::{HEARD_DBM0, dbm0, from_ulaw, to_ulaw};
 
 const FRAME: usize = 160;
 const SILENCE: u8 = 0xff;
+/// What a stream begins with.
+const FIRST_SEQUENCE: u16 = 1000;
+const FIRST_TIMESTAMP: u32 = 5000;
+/// Its source.
+pub(crate) const SSRC: u32 = 0x0bad_cafe;
 /// Event packets before the end packets: 100 ms of key.
 const EVENT_PACKETS: u16 = 5;
 
@@ -39,6 +44,7 @@ struct State {
     keys: VecDeque<(u8, u16)>,
     pressed: Vec<Instant>,
     mute: bool,
+    sent: u16,
 }
 
 /// The sound of one call.
@@ -133,6 +139,11 @@ impl Sound {
         self.state(|state| state.mute = true);
     }
 
+    /// The sequence number of the next packet.
+    pub(crate) fn next_sequence(&self) -> u16 {
+        self.state(|state| FIRST_SEQUENCE.wrapping_add(state.sent))
+    }
+
     fn next_packet(&self, sender: &mut Sender) -> Option<Vec<u8>> {
         self.state(|state| {
             if state.mute {
@@ -167,15 +178,21 @@ impl Sound {
                 }
             };
             sender.sequence = sender.sequence.wrapping_add(1);
+            state.sent = state.sent.wrapping_add(1);
             sender.timestamp = sender.timestamp.wrapping_add(FRAME as u32);
             Some(packet)
         })
     }
 }
 
+/// The timestamp that goes with a sequence number.
+pub(crate) fn timestamp_of(sequence: u16) -> u32 {
+    FIRST_TIMESTAMP + u32::from(sequence.wrapping_sub(FIRST_SEQUENCE)) * FRAME as u32
+}
+
 /// An RTP packet (RFC 3550 §5.1) of the far end's source.
 pub(crate) fn packet(marker_and_type: u8, sequence: u16, timestamp: u32, payload: &[u8]) -> Vec<u8> {
-    packet_of(0x0bad_cafe, marker_and_type, sequence, timestamp, payload)
+    packet_of(SSRC, marker_and_type, sequence, timestamp, payload)
 }
 
 /// An RTP packet of any source.
@@ -197,7 +214,7 @@ pub(crate) fn packet_of(
 async fn speak(sound: Weak<Sound>) {
     let mut tick = interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut sender = Sender { sequence: 1000, timestamp: 5000, event: None };
+    let mut sender = Sender { sequence: FIRST_SEQUENCE, timestamp: FIRST_TIMESTAMP, event: None };
     loop {
         tick.tick().await;
         let Some(sound) = sound.upgrade() else { return };

@@ -50,8 +50,14 @@ impl Ears {
         let tick = now + Duration::from_millis(20);
         match command {
             Command::Open { bridge, .. } => {
-                self.opened += 1;
-                self.rooms.insert(bridge, Room::default());
+                if self.rooms.insert(bridge, Room::default()).is_none() {
+                    self.opened += 1;
+                }
+                // Some other program holds a port now and then.
+                let taken = chance(rng, 3);
+                let opened = Heard::Opened { leg: LEG };
+                let failed = Heard::Failed { leg: LEG, error: "address in use".to_owned() };
+                self.say(tick, bridge, if taken { failed } else { opened });
                 // Keys are pressed whenever people like, answered or not.
                 for _ in 0..below(rng, 6) {
                     let at = now + Duration::from_millis(u64::from(below(rng, 60_000)));

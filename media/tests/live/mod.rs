@@ -26,12 +26,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// A bridge with one leg, its socket bound.
     pub(crate) fn start(test: u8) -> Self {
         let config = MediaConfig { workers: 1, ..MediaConfig::default() };
         let (media, events) = Media::start(config).unwrap();
         let far = UdpSocket::bind((host(test), 5000)).unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();
-        let live = Self { media, events, far };
+        let mut live = Self { media, events, far };
         let local = SocketAddr::new(host(test), 4000);
         let settings = LegSettings::default();
         live.send(Command::Open { bridge: BRIDGE, leg: LEG, local, settings, seed: 1 });
@@ -44,6 +45,7 @@ impl Live {
             ptime_ms: 20,
         };
         live.send(Command::Connect { bridge: BRIDGE, leg: LEG, remote });
+        assert_eq!(live.heard(), Heard::Opened { leg: LEG });
         live
     }
 

@@ -16,7 +16,7 @@ impl Call {
     /// The application hangs up.
     pub(super) fn hang_up(&mut self, ctx: &mut Ctx<'_>) {
         match self.phase {
-            Phase::Dialing => self.end(ctx, EndReason::Canceled, cause::NORMAL),
+            Phase::Opening | Phase::Dialing => self.end(ctx, EndReason::Canceled, cause::NORMAL),
             Phase::Answered => self.end(ctx, EndReason::ApiHangup, cause::NORMAL),
             Phase::Over => {}
         }

@@ -27,12 +27,14 @@ impl Call {
     ) -> Result<Accepted, CommandError> {
         match (self.phase, command) {
             (Phase::Over, _) => Err(CommandError::UnknownCall),
-            (Phase::Dialing, Command::HangUp { .. }) => {
+            (Phase::Opening | Phase::Dialing, Command::HangUp { .. }) => {
                 self.hang_up(ctx);
                 Ok(Accepted::Done)
             }
-            (Phase::Dialing, Command::StopRecording) => Err(CommandError::NoActiveRecording),
-            (Phase::Dialing, Command::Play { .. } | Command::Gather(_)) => Err(CommandError::NotAnswered),
+            (Phase::Opening | Phase::Dialing, Command::StopRecording) => Err(CommandError::NoActiveRecording),
+            (Phase::Opening | Phase::Dialing, Command::Play { .. } | Command::Gather(_)) => {
+                Err(CommandError::NotAnswered)
+            }
             (Phase::Answered, Command::HangUp { drain }) => {
                 self.hang_up_after(ctx, drain);
                 Ok(Accepted::Done)
@@ -104,10 +106,8 @@ impl Call {
     /// What the media worker reports.
     pub(in crate::engine) fn heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) {
         match heard {
-            Heard::Failed { error, .. } => {
-                tracing::warn!(call = %self.order.id, %error, "the media of a call failed");
-                self.fail(ctx);
-            }
+            Heard::Opened { .. } => self.begin_dialling(ctx),
+            Heard::Failed { error, .. } => self.media_failed(ctx, &error),
             Heard::Digit { digit, source, .. } => {
                 let source = match source {
                     media::DigitSource::Rfc4733 => DigitSource::Rfc4733,

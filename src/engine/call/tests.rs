@@ -72,9 +72,16 @@ impl Line {
             amd: media::AmdConfig::default(),
         };
         let now = Now { mono: Instant::now(), wall: Timestamp(1_800_000_000_000) };
-        let call = Call::new(now, Arc::new(order), BridgeId(1), 10_000, 1);
+        let call = Call::new(now, Arc::new(order), BridgeId(1), 10_000, Seeds { sdp_session: 1, media: 1 });
         let mut line = Self { call, settings, now };
-        line.events(|call, ctx| call.start(ctx, 1));
+        line.events(Call::start);
+        line
+    }
+
+    /// A call whose first INVITE is out.
+    fn dialled(order: CallOrder) -> Self {
+        let mut line = Self::new(order);
+        assert_eq!(names(&line.hear(Heard::Opened { leg: CALLEE })), ["dialing"]);
         line
     }
 
@@ -118,7 +125,7 @@ impl Line {
     }
 
     fn answered(order: CallOrder) -> Self {
-        let mut line = Self::new(order);
+        let mut line = Self::dialled(order);
         let sdp = Some(Bytes::from_static(ANSWER));
         line.signal(SessionEvent::Answered { sdp });
         line.hear(Heard::RecordingStarted { recording: RecordingId(0) });
@@ -135,6 +142,7 @@ fn events(steps: Vec<Step>) -> Vec<CallEvent> {
             | Step::HangUp(_)
             | Step::AnswerOffer(_)
             | Step::RefuseOffer(_)
+            | Step::NextPort
             | Step::Media(_) => None,
         })
         .collect()
@@ -180,8 +188,20 @@ fn gather(num_digits: u8) -> Command {
 }
 
 #[test]
-fn a_failed_trunk_is_followed_by_the_next_and_then_by_the_end() {
+fn a_port_that_is_taken_is_followed_by_another_and_only_so_many() {
     let mut line = Line::new(order(false));
+    let taken = || Heard::Failed { leg: CALLEE, error: "address in use".into() };
+    for _ in 1..PORTS_TRIED_MAX {
+        let ((), steps) = line.steps(|call, ctx| call.heard(ctx, taken()));
+        assert!(matches!(steps[..], [Step::NextPort]), "{steps:?}");
+    }
+    let told = line.hear(taken());
+    assert_eq!(told, [CallEvent::Ended { reason: EndReason::TrunkFailure, q850: 41, sip_code: None }]);
+}
+
+#[test]
+fn a_failed_trunk_is_followed_by_the_next_and_then_by_the_end() {
+    let mut line = Line::dialled(order(false));
     assert_eq!(names(&line.signal(rejected(503))), ["attempt_failed", "dialing"]);
     let last = line.signal(rejected(500));
     assert_eq!(names(&last), ["attempt_failed", "ended"]);
@@ -191,21 +211,21 @@ fn a_failed_trunk_is_followed_by_the_next_and_then_by_the_end() {
 
 #[test]
 fn busy_is_the_far_ends_word_and_no_second_trunk_is_tried() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     let told = line.signal(rejected(486));
     assert_eq!(told[1], CallEvent::Ended { reason: EndReason::Busy, q850: 17, sip_code: Some(486) });
 }
 
 #[test]
 fn a_trunk_that_fails_after_ringing_ends_the_call() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     assert_eq!(names(&line.signal(ring())), ["ringing"]);
     assert_eq!(names(&line.signal(rejected(503))), ["attempt_failed", "ended"]);
 }
 
 #[test]
 fn ringing_is_cancelled_at_the_ring_timeout() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     line.signal(ring());
     assert_eq!(names(&line.wait(Duration::from_millis(29_999))), [""; 0]);
     let told = line.wait(Duration::from_millis(1));
@@ -214,7 +234,7 @@ fn ringing_is_cancelled_at_the_ring_timeout() {
 
 #[test]
 fn a_trunk_that_only_tries_has_the_call_after_four_seconds() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     line.signal(SessionEvent::Trying);
     assert_eq!(names(&line.wait(Duration::from_millis(3999))), [""; 0]);
     assert_eq!(names(&line.wait(Duration::from_millis(1))), ["proceeding"]);
@@ -222,14 +242,14 @@ fn a_trunk_that_only_tries_has_the_call_after_four_seconds() {
 
 #[test]
 fn without_any_response_the_call_is_given_up_after_ten_seconds() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     let told = line.wait(Duration::from_secs(10));
     assert_eq!(names(&told), ["attempt_failed", "ended"]);
 }
 
 #[test]
 fn an_unusable_answer_ends_the_call_without_a_charge() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     let told = line.signal(SessionEvent::Answered { sdp: Some(Bytes::from_static(b"v=0\r\nm=audio -1")) });
     assert_eq!(names(&told), ["attempt_failed", "ended"]);
 }
@@ -316,7 +336,7 @@ fn one_key_press_heard_twice_is_one_digit() {
 
 #[test]
 fn nothing_is_said_on_a_line_that_is_not_answered() {
-    let mut line = Line::new(order(false));
+    let mut line = Line::dialled(order(false));
     assert_eq!(line.ask(say()).0, Err(CommandError::NotAnswered));
     assert_eq!(line.ask(gather(1)).0, Err(CommandError::NotAnswered));
     assert_eq!(line.ask(Command::StopRecording).0, Err(CommandError::NoActiveRecording));
