@@ -154,6 +154,19 @@ fn figures(arrivals: &[Vec<u64>], from: u64, to: u64) -> Figures {
     }
 }
 
+/// What must not happen: failures, and recordings with gaps.
+fn troubles(events: &mut EventReceiver) -> (u64, u64) {
+    let (mut failures, mut degraded) = (0, 0);
+    while let Some(event) = events.try_recv() {
+        match event.heard {
+            Heard::Failed { .. } | Heard::RecordingFailed { .. } => failures += 1,
+            Heard::RecordingEnded { degraded_ms, .. } => degraded += u64::from(degraded_ms > 0),
+            _ => {}
+        }
+    }
+    (failures, degraded)
+}
+
 fn run(calls: u64, seconds: u64) -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join(format!("trunkline-density-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -190,15 +203,7 @@ fn run(calls: u64, seconds: u64) -> Result<(), Box<dyn Error>> {
         (listening.join().unwrap_or_default(), from, to, cpu, memory, metrics)
     });
     drop(media);
-    let mut troubles = 0;
-    let mut degraded = 0;
-    while let Some(event) = events.try_recv() {
-        match event.heard {
-            Heard::Failed { .. } | Heard::RecordingFailed { .. } => troubles += 1,
-            Heard::RecordingEnded { degraded_ms, .. } => degraded += u64::from(degraded_ms > 0),
-            _ => {}
-        }
-    }
+    let (troubles, degraded) = troubles(&mut events);
     std::fs::remove_dir_all(folder)?;
     let f = figures(&arrivals, from, to);
     let share = |name: &str| cpu.get(name).copied().unwrap_or(f64::NAN);

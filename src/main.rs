@@ -80,7 +80,10 @@ async fn run(command: Command, config: Option<&Path>) -> Result<bool, Failure> {
 }
 
 fn settings(path: Option<&Path>) -> Result<Config, Failure> {
-    Ok(load::load(path, std::env::vars())?)
+    // A variable that is not text cannot be one of ours.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(load::load(path, variables)?)
 }
 
 fn log_to_stderr() {

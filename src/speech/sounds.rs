@@ -55,7 +55,7 @@ pub struct Sounds(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     cache: Mutex<Lru<Version>>,
-    workers: Semaphore,
+    workers: Arc<Semaphore>,
 }
 
 /// One state of one file: changing the file is enough to hear the change.
@@ -70,7 +70,7 @@ impl Sounds {
     /// The sounds under `root`. The folder need not exist yet.
     pub fn new(root: PathBuf) -> Self {
         let cache = Mutex::new(Lru::new(CACHE_BYTES));
-        Self(Arc::new(Inner { root, cache, workers: Semaphore::new(WORKERS) }))
+        Self(Arc::new(Inner { root, cache, workers: Arc::new(Semaphore::new(WORKERS)) }))
     }
 
     /// The sound of this name as a clip: from the key's folder if it has one of that name, else from the shared
@@ -85,8 +85,12 @@ impl Sounds {
         let inner = self.0.clone();
         let (folder, name) = (key_folder.map(str::to_owned), name.to_owned());
         // Never closed, so this cannot fail; if it did, there would be no sound.
-        let _permit = self.0.workers.acquire().await.map_err(|_| SoundError::NotFound)?;
-        let work = move || inner.load(folder.as_deref(), &name);
+        let permit = self.0.workers.clone().acquire_owned().await.map_err(|_| SoundError::NotFound)?;
+        let work = move || {
+            // Held until the work is really done, even when nobody waits any longer.
+            let _permit = permit;
+            inner.load(folder.as_deref(), &name)
+        };
         let crashed = |_| SoundError::Undecodable("the decoder crashed".to_owned());
         tokio::task::spawn_blocking(work).await.map_err(crashed)?
     }

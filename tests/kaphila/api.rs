@@ -120,20 +120,31 @@ impl Key {
         call_id(&placed)
     }
 
-    /// Places a call and waits until it is answered.
+    /// Places a call and waits until it is answered and its recording runs, which begins a moment later.
     pub(crate) async fn answered_call(&self, body: &Value) -> String {
         let id = self.call(body).await;
-        self.wait_status(&id, "answered").await;
+        self.wait_recorded(&id).await;
         id
+    }
+
+    /// Waits until a live call is recorded.
+    pub(crate) async fn wait_recorded(&self, id: &str) {
+        self.wait_live(id, "recorded", |call| call["recording"]["active"] == true).await;
     }
 
     /// Waits until a live call has this status.
     pub(crate) async fn wait_status(&self, id: &str, status: &str) -> Value {
+        self.wait_live(id, status, |call| call["status"] == status).await
+    }
+
+    async fn wait_live(&self, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/calls/{id}");
-        until(15.0, &format!("call {id} is {status}"), async || {
+        until(15.0, &format!("call {id} is {what}"), async || {
             let answer = self.get(&path).await;
-            assert_eq!(answer.status, 200, "the call has ended: {}", String::from_utf8_lossy(&answer.body));
-            Some(answer.json()).filter(|call| call["status"] == status)
+            if answer.status != 200 {
+                panic!("call {id} has ended before it was {what}: {}", self.wait_ended(id).await);
+            }
+            Some(answer.json()).filter(&is)
         })
         .await
     }

@@ -288,7 +288,7 @@ fn the_printed_curl_commands_work() {
         let placed = read(&curl("makecall", &key, &[(PRINTED_NUMBER, &to)]).await);
         assert_eq!((&placed["success"], &placed["amdEnabled"]), (&json!(true), &json!(true)));
         let call = crate::api::call_id(&placed);
-        key.wait_status(&call, "answered").await;
+        key.wait_recorded(&call).await;
         let about = key.get(&format!("/recordings/{call}")).await.expect(200);
         let file = about["filename"].as_str().expect("a name").to_owned();
         let on_call = [(PRINTED_CALL, call.as_str())];

@@ -17,6 +17,15 @@ async fn own_far_end(hooks: &Receiver) -> (Uas, Key, String) {
     (far, key, call)
 }
 
+/// Waits until the one live call shows such a gather.
+async fn shown(key: &Key, what: &str, is: impl Fn(&Value) -> bool) {
+    until(1.0, &format!("GET /calls shows {what}"), async || {
+        let calls = key.get("/calls").await.expect(200);
+        is(&calls["calls"][0]["gather"]).then_some(())
+    })
+    .await;
+}
+
 fn field<'a>(hooks: &'a [crate::receiver::Delivery], event: &str, name: &str) -> Vec<&'a Value> {
     hooks.iter().filter(|delivery| delivery.event() == event).map(|delivery| &delivery.json[name]).collect()
 }
@@ -48,7 +57,7 @@ fn t51_four_digits_are_told_one_by_one_and_whole() {
             events.iter().filter(|name| name.contains("dtmf") || name.contains("progress")).collect();
         assert!(order.chunks(2).all(|pair| pair == ["dtmf.received", "gather.progress"]), "{order:?}");
         assert_eq!(hooks.count("tts.played"), 0, "a gather's prompt is not told");
-        assert_eq!(key.get("/calls").await.expect(200)["calls"][0]["gather"], Value::Null);
+        shown(&key, "no gather", Value::is_null).await;
         key.hang_up(&call).await;
         let far = world.carrier.call(&to).await;
         assert_eq!(far.line["dtmf"], json!([]), "nobody pressed keys at the far end's ear");
@@ -150,14 +159,12 @@ fn t58_t60_one_gather_at_a_time_unless_replaced() {
         let (_far, key, call) = own_far_end(&hooks).await;
         let body = json!({"callId": call, "text": "Press three keys.", "numDigits": 3});
         key.post("/gather", &body).await.expect(200);
-        let gather = key.get("/calls").await.expect(200)["calls"][0]["gather"].clone();
         let expected = json!({"active": true, "expectedDigits": 3, "digits": "", "timeoutMs": 10000});
-        assert_eq!(gather, expected);
+        shown(&key, "the gather", |gather| *gather == expected).await;
         assert_eq!(key.post("/gather", &body).await.refused(409), "Gather already in progress");
         let replace = json!({"callId": call, "text": "Press one key.", "numDigits": 1, "replace": true});
         key.post("/gather", &replace).await.expect(200);
-        let gather = key.get("/calls").await.expect(200)["calls"][0]["gather"].clone();
-        assert_eq!(gather["expectedDigits"], 1);
+        shown(&key, "the gather that replaces it", |gather| gather["expectedDigits"] == 1).await;
         key.hang_up(&call).await;
         let ended = hooks.wait("call.ended").await;
         let all = hooks.all();

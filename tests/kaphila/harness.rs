@@ -24,6 +24,8 @@ use crate::carrier::Carrier;
 pub(crate) const TRUNKLINE: &str = env!("CARGO_BIN_EXE_trunkline");
 /// No test may take longer.
 const LONGEST_TEST: Duration = Duration::from_secs(120);
+/// Ports of one server: for two hundred calls.
+const RTP_PORTS: u16 = 400;
 /// Lines of a log shown when a test fails.
 const TAIL_BYTES: u64 = 6000;
 
@@ -108,6 +110,15 @@ pub(crate) fn free_port() -> u16 {
         }
     }
     panic!("no free port");
+}
+
+/// RTP ports for one server, below the range the carrier takes. Whoever holds the TCP port of the first has them all:
+/// other runs of the tests may be under way on this machine.
+fn rtp_ports() -> (TcpListener, (u16, u16)) {
+    let firsts = (10_000..29_600).step_by(RTP_PORTS.into());
+    let lock =
+        |first| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, first)).ok()?, (first, first + RTP_PORTS - 2)));
+    firsts.into_iter().find_map(lock).expect("there are free ports")
 }
 
 /// Waits until somebody has bound this UDP address.
@@ -247,6 +258,7 @@ pub(crate) struct Server {
     pub(crate) http: SocketAddr,
     pub(crate) sip: SocketAddr,
     pub(crate) rtp: (u16, u16),
+    _rtp_lock: TcpListener,
     settings: Vec<(String, String)>,
 }
 
@@ -257,9 +269,7 @@ impl Server {
     }
 
     async fn start_in(home: PathBuf, settings: &[(&str, &str)], shared: bool) -> Self {
-        static RTP_BASE: AtomicU32 = AtomicU32::new(12_000);
-        let port_min = u16::try_from(RTP_BASE.fetch_add(700, Ordering::Relaxed)).expect("below 30,000");
-        let rtp = (port_min, port_min + 698);
+        let (rtp_lock, rtp) = rtp_ports();
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let sip = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let own = [
@@ -280,7 +290,7 @@ impl Server {
         let settings: Vec<_> = settings.collect();
         std::fs::create_dir_all(home.join("sounds")).expect("the target folder can be written");
         let process = launch(&home, &settings, shared);
-        let mut server = Self { process, home, http, sip, rtp, settings };
+        let mut server = Self { process, home, http, sip, rtp, _rtp_lock: rtp_lock, settings };
         server.wait_up().await;
         server
     }

@@ -140,11 +140,11 @@ fn item_end(code: &str, at: usize) -> usize {
 pub(crate) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let (first, last) = (word.as_bytes().first(), word.as_bytes().last());
+    let both = move |one: Option<&u8>, other: Option<&u8>| one.is_some_and(part) && other.is_some_and(part);
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         let before = at.checked_sub(1).and_then(|before| code.as_bytes().get(before));
         let after = code.as_bytes().get(at + word.len());
-        let goes_on = first.is_some_and(part) && before.is_some_and(part);
-        !goes_on && !(last.is_some_and(part) && after.is_some_and(part))
+        !both(before, first) && !both(last, after)
     })
 }
 
