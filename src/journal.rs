@@ -47,25 +47,29 @@ enum Message {
     Flush(oneshot::Sender<()>),
 }
 
-enum Input {
-    Event(Stamped),
-    Flush(oneshot::Sender<()>),
-}
-
 /// What the engine holds of the journal. Cheap to clone; the journal ends when the last one is gone.
 #[derive(Clone, Debug)]
 pub struct JournalHandle {
-    input: mpsc::UnboundedSender<Input>,
+    live: Live,
+    entries: mpsc::UnboundedSender<Message>,
     lag: Arc<AtomicUsize>,
     error: watch::Receiver<Option<String>>,
 }
 
 impl JournalHandle {
-    /// Takes an event in. Never blocks; the queue is as long as [`JournalHandle::lag`] says, and admission
-    /// refuses new calls above a limit of it.
-    pub fn record(&self, event: Stamped) {
+    /// Takes an event in: the live view shows it when this returns, the database soon after. Never blocks; the
+    /// queue is as long as [`JournalHandle::lag`] says, and admission refuses new calls above a limit of it.
+    pub fn record(&self, stamped: Stamped) {
+        let view = match self.live.fold(&stamped) {
+            Folded::Now(view) => Some(view),
+            Folded::NotLive => None,
+            Folded::Nothing => {
+                tracing::error!(call = %stamped.call, "a call ended twice; the first end stands");
+                return;
+            }
+        };
         self.lag.fetch_add(1, Ordering::Relaxed);
-        if self.input.send(Input::Event(event)).is_err() {
+        if self.entries.send(Message::Event(Entry { stamped, view })).is_err() {
             self.lag.fetch_sub(1, Ordering::Relaxed);
             tracing::error!("an event came after the journal had ended");
         }
@@ -79,7 +83,7 @@ impl JournalHandle {
     /// Returns when everything recorded before is committed.
     pub async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.input.send(Input::Flush(done)).is_ok() {
+        if self.entries.send(Message::Flush(done)).is_ok() {
             // The journal ends only after its queue is empty, so an error here means that all is written.
             let _ = wait.await;
         }
@@ -103,8 +107,7 @@ impl Journal {
         formats: Vec<&'static dyn Format>,
         wake: Arc<Notify>,
     ) -> (JournalHandle, JoinHandle<()>) {
-        let (input, inputs) = mpsc::unbounded_channel();
-        let (folded, entries) = mpsc::unbounded_channel();
+        let (sender, entries) = mpsc::unbounded_channel();
         let (error_told, error) = watch::channel(None);
         let lag = Arc::new(AtomicUsize::new(0));
         let committer = Committer {
@@ -114,37 +117,8 @@ impl Journal {
             lag: lag.clone(),
             error: error_told,
         };
-        let counted = lag.clone();
-        let task = tokio::spawn(async move {
-            tokio::join!(fold(inputs, live, folded, counted), committer.run(entries));
-        });
-        (JournalHandle { input, lag, error }, task)
-    }
-}
-
-/// Keeps the live view up to date, whatever the database does.
-async fn fold(
-    mut inputs: mpsc::UnboundedReceiver<Input>,
-    live: Live,
-    out: mpsc::UnboundedSender<Message>,
-    lag: Arc<AtomicUsize>,
-) {
-    while let Some(input) = inputs.recv().await {
-        let message = match input {
-            Input::Flush(done) => Message::Flush(done),
-            Input::Event(stamped) => match live.fold(&stamped) {
-                Folded::Now(view) => Message::Event(Entry { stamped, view: Some(view) }),
-                Folded::NotLive => Message::Event(Entry { stamped, view: None }),
-                Folded::Nothing => {
-                    lag.fetch_sub(1, Ordering::Relaxed);
-                    tracing::error!(call = %stamped.call, "a call ended twice; the first end stands");
-                    continue;
-                }
-            },
-        };
-        if out.send(message).is_err() {
-            return;
-        }
+        let task = tokio::spawn(committer.run(entries));
+        (JournalHandle { live, entries: sender, lag, error }, task)
     }
 }
 

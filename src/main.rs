@@ -94,9 +94,10 @@ fn log_to_stderr() {
 async fn serve(path: Option<&Path>) -> Result<(), Failure> {
     log_to_stderr();
     let config = settings(path)?;
+    // Before anything answers: who is told to stop early drains all the same.
+    let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(config.clone()).await?;
     server::announce(&server, &config).await;
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,

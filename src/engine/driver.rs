@@ -207,10 +207,15 @@ impl Driver {
                 let _ = answer.send(Err(CommandError::Unavailable));
             }
             Request::Originate(order, answer) => {
-                let _ = answer.send(self.engine.originate(now, order));
+                let placed = self.engine.originate(now, order);
+                self.perform();
+                let _ = answer.send(placed);
             }
             Request::Command(id, command, answer) => {
-                let _ = answer.send(self.engine.command(now, id, command));
+                let taken = self.engine.command(now, id, command);
+                // Its events first: who asks next sees what was done.
+                self.perform();
+                let _ = answer.send(taken);
             }
             Request::Drain(answer) => {
                 let hang_up_at = now.mono + self.parts.drain;

@@ -227,3 +227,37 @@ fn a_key_may_record_nothing_or_only_what_it_asks_for() {
         }
     });
 }
+
+#[test]
+fn a_download_is_whole_at_every_moment_of_a_recordings_end() {
+    go(async {
+        let key = world().await.key("100");
+        for round in 0..4 {
+            let call = key.answered_call(&json!({"number": number("0501")})).await;
+            let name = key.get(&format!("/recordings/{call}")).await.expect(200)["filename"].clone();
+            let name = name.as_str().expect("a name");
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            if round % 2 == 0 {
+                key.post(&format!("/recordings/{call}/stop"), &json!({})).await.expect(200);
+            } else {
+                key.hang_up(&call).await;
+            }
+            for n in 0..40 {
+                let by_name = format!("/recordings/file/{name}/download");
+                let path = if n % 2 == 0 { format!("/recordings/{call}/download") } else { by_name };
+                let answer = key.get(&path).await;
+                let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(100)]);
+                assert_eq!(answer.status, 200, "round {round}, {n}: {path}: {text}");
+                let (riff, data, at) = wav_sizes(&answer.body);
+                assert_eq!(
+                    (riff + 8, at + data),
+                    (answer.body.len(), answer.body.len()),
+                    "round {round}, {n}"
+                );
+            }
+            if round % 2 == 0 {
+                key.hang_up(&call).await;
+            }
+        }
+    });
+}
