@@ -1,5 +1,6 @@
 //! The command line: `trunkline serve`, `carrier`, `demo`, and the set-up commands.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -88,7 +89,8 @@ fn settings(path: Option<&Path>) -> Result<Config, Failure> {
 
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("TRUNKLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 async fn serve(path: Option<&Path>) -> Result<(), Failure> {

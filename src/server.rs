@@ -242,7 +242,6 @@ pub async fn announce(server: &Server, config: &Config) {
         config.paths.sounds.display(),
         config.paths.recordings.display()
     );
-    if !server.has_keys().await {
-        tracing::info!("no API key yet: make one with `trunkline keys create NAME --trunks all`");
-    }
+    let first = if server.has_keys().await { "" } else { "there is no API key yet: " };
+    tracing::info!("{first}`trunkline keys create NAME --trunks all` makes one");
 }

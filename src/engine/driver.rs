@@ -12,7 +12,7 @@ use super::{Engine, Input, Output};
 use crate::clock;
 use crate::model::CallId;
 use crate::model::call::{Accepted, CallOrder, Command, CommandError};
-use crate::model::event::Stamped;
+use crate::model::event::{CallEvent, Stamped};
 
 /// Requests that may wait for the engine.
 const REQUESTS_MAX: usize = 1024;
@@ -125,6 +125,20 @@ pub fn start(engine: Engine, parts: Parts) -> (EngineHandle, JoinHandle<()>) {
     let driver = Driver { engine, parts, live: live.clone(), draining: None };
     let task = tokio::spawn(driver.run(waiting));
     (EngineHandle { requests, live }, task)
+}
+
+/// The life of a call in three lines of the log; numbers, words and digits are nobody's business there.
+fn log(stamped: &Stamped) {
+    let call = stamped.call;
+    if let CallEvent::Dialing { trunk, attempt } = &stamped.event {
+        tracing::info!(%call, %trunk, attempt, "dialing");
+    } else if let CallEvent::AttemptFailed { trunk, code, reason, elapsed_ms } = &stamped.event {
+        tracing::info!(%call, %trunk, code, %reason, elapsed_ms, "the attempt came to nothing");
+    } else if let CallEvent::Ended { reason, q850, .. } = &stamped.event {
+        tracing::info!(%call, reason = reason.as_str(), q850, "ended");
+    } else {
+        tracing::debug!(%call, "{}", stamped.event.name());
+    }
 }
 
 /// A drain under way.
@@ -248,7 +262,10 @@ impl Driver {
     fn perform(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Event(event) => (self.parts.events)(event),
+                Output::Event(event) => {
+                    log(&event);
+                    (self.parts.events)(event);
+                }
                 Output::Transmit(transmit) => self.transmit(&transmit),
                 Output::Media(command) => self.media(command),
             }

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::api::{CLIENT, Key};
 use crate::harness::{Process, free_port, go, home, number, run_folder, until, world};
+use crate::receiver::{Delivery, Receiver};
 
 /// The base URL, key and id that the document prints.
 const PRINTED_BASE: &str = "http://72.60.206.114:3000";
@@ -141,6 +142,38 @@ async fn printed(path: PathBuf) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}: {}\n{out}{err}", path.display(), output.status);
     out.into_owned()
+}
+
+/// What the Standard Webhooks library of PyPI says of a delivery.
+async fn judged(secret: &str, timestamp: &str, delivery: &Delivery, body: &str) -> String {
+    let mut command = Command::new(installed().join("venv/bin/python"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/verify.py"));
+    command.args([secret, delivery.header("webhook-id"), timestamp]);
+    command.args([delivery.header("webhook-signature"), body]);
+    let output = spawn_blocking(move || command.output().expect("python starts; run tests/run"));
+    let output = output.await.expect("no panic");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn t81_x14_a_library_that_is_not_ours_takes_genuine_deliveries_only() {
+    go(async {
+        let key = world().await.key("10");
+        let hooks = Receiver::start().await;
+        key.call(&json!({"number": number("0300"), "webhookUrl": hooks.url()})).await;
+        let ended = hooks.wait("call.ended").await;
+        let (secret, timestamp) = (key.webhook_secret.as_str(), ended.header("webhook-timestamp"));
+        let body = String::from_utf8(ended.body.clone()).expect("JSON is UTF-8");
+        assert_eq!(judged(secret, timestamp, &ended, &body).await, "genuine");
+        let altered = body.replace("busy", "BUSY");
+        assert_ne!(altered, body);
+        assert!(judged(secret, timestamp, &ended, &altered).await.starts_with("refused"));
+        let seconds: i64 = timestamp.parse().expect("unix seconds");
+        let old = (seconds - 301).to_string();
+        let replayed = judged(secret, &old, &ended, &body).await;
+        assert!(replayed.contains("too old"), "{replayed}");
+    });
 }
 
 #[test]
