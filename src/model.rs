@@ -92,9 +92,13 @@ impl PhoneNumber {
     /// must be 3 to 15 ASCII digits (CONTRACT 1.1 `number`).
     pub fn parse_lenient(text: &str) -> Option<Self> {
         let kept: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '(' | ')' | '.')).collect();
-        let digits = kept.strip_prefix('+').or_else(|| kept.strip_prefix("00")).unwrap_or(&kept);
-        let plain = (3..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| Self(digits.to_owned()))
+        Self::from_digits(kept.strip_prefix('+').or_else(|| kept.strip_prefix("00")).unwrap_or(&kept))
+    }
+
+    /// Reads [`PhoneNumber::digits`] back, as they stand.
+    pub fn from_digits(text: &str) -> Option<Self> {
+        let plain = (3..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| Self(text.to_owned()))
     }
 
     /// The digits, no plus.
@@ -172,6 +176,14 @@ mod tests {
                 digits,
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn digits_survive_their_text_form_whatever_they_begin_with() {
+        for text in ["+0012", "000012", "+0014155550100", "14155550100"] {
+            let number = PhoneNumber::parse_lenient(text).unwrap();
+            assert_eq!(PhoneNumber::from_digits(number.digits()), Some(number), "{text}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! The running server: starts every room on a configuration, in an order in which nothing can be asked of a room
 //! that is not there yet, and stops them the other way round.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,8 @@ pub struct Server {
     stop_http: oneshot::Sender<()>,
     http_task: JoinHandle<()>,
     db: Db,
+    /// Held for as long as the server runs.
+    _claim: File,
 }
 
 impl Server {
@@ -85,13 +89,27 @@ impl Server {
     /// Names what could not be opened.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        for folder in [&config.paths.recordings, &config.paths.sounds] {
-            std::fs::create_dir_all(folder)
+        // What calls leave behind is nobody else's to hear.
+        for (folder, mode) in [(&config.paths.recordings, 0o700), (&config.paths.sounds, 0o755)] {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(folder)
                 .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
         }
+        // Sockets first, then the database for this process alone: a second server beside this one stops here,
+        // before it takes this one's calls for a crash's.
+        let listen = config.http.listen;
+        let refused = |source| StartError::Listen { what: "HTTP", address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let http = listener.local_addr().map_err(refused)?;
+        let refused = |source| StartError::Listen { what: "SIP", address: config.sip.udp, source };
+        let socket = sip::tokio::UdpTransport::bind(config.sip.udp).await.map_err(refused)?;
+        let bound = socket.local_addr().map_err(refused)?;
         let speech = Speech::new(&config.speech)?;
         let sounds = Sounds::new(config.paths.sounds.clone());
         let db = Db::open(&config.database.url).await?;
+        let claim = db.claim_for_serving()?;
         for trunk in &config.trunk {
             db.upsert_trunk(&NewTrunk::try_from(trunk)?).await?;
         }
@@ -105,12 +123,8 @@ impl Server {
         let wake = Arc::new(Notify::new());
         let (journal, _) = Journal::start(db.clone(), live.clone(), api::FORMATS.to_vec(), wake.clone());
         let webhooks = Worker::start(db.clone(), api::FORMATS.to_vec(), &config.webhooks, wake)?;
-        let (engine, sip) = start_engine(&config, journal.clone()).await?;
+        let (engine, sip) = start_engine(&config, journal.clone(), socket, bound)?;
 
-        let listen = config.http.listen;
-        let refused = |source| StartError::Listen { what: "HTTP", address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(refused)?;
-        let http = listener.local_addr().map_err(refused)?;
         let app = App::new(config, db.clone(), live, engine.clone(), journal.clone(), speech, sounds);
         let (stop_http, stopped) = oneshot::channel::<()>();
         let router = api::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -123,7 +137,7 @@ impl Server {
                 tracing::error!(%error, "the HTTP listener ended");
             }
         });
-        Ok(Self { http, sip, engine, journal, webhooks, app, stop_http, http_task, db })
+        Ok(Self { http, sip, engine, journal, webhooks, app, stop_http, http_task, db, _claim: claim })
     }
 
     /// Where HTTP is served.
@@ -155,13 +169,12 @@ impl Server {
     }
 }
 
-async fn start_engine(
+fn start_engine(
     config: &Config,
     journal: JournalHandle,
+    socket: sip::tokio::UdpTransport,
+    bound: SocketAddr,
 ) -> Result<(EngineHandle, SocketAddr), StartError> {
-    let refused = |source| StartError::Listen { what: "SIP", address: config.sip.udp, source };
-    let socket = sip::tokio::UdpTransport::bind(config.sip.udp).await.map_err(refused)?;
-    let bound = socket.local_addr().map_err(refused)?;
     let address = our_address(&config.sip.external_address, bound.ip())?;
 
     let heard_wake = Arc::new(Notify::new());

@@ -35,7 +35,7 @@ pub use voices::{Gender, Voice};
 /// Longest text, in characters.
 pub const TEXT_MAX: usize = 5000;
 /// Longest speech, in seconds: text of mere abbreviations and numbers takes more time than its length tells.
-const SPEECH_MAX_S: usize = 30 * 60;
+const SPEECH_MAX_S: usize = 10 * 60;
 /// Longest wait for one voice; the customer's request waits with it.
 const SAY_WITHIN: Duration = Duration::from_secs(4);
 /// Different texts being spoken or waiting to be spoken at once.
@@ -282,7 +282,9 @@ impl Inner {
             let crashed = |_| SpeechError::Failed("it crashed".to_owned());
             tokio::task::spawn_blocking(work).await.map_err(crashed)?
         };
-        tokio::time::timeout(SAY_WITHIN, work).await.unwrap_or(Err(SpeechError::Late)).map(Arc::new)
+        // The next voice of the list must have its time too.
+        let within = SAY_WITHIN / u32::try_from(self.providers.len()).unwrap_or(1).max(1);
+        tokio::time::timeout(within, work).await.unwrap_or(Err(SpeechError::Late)).map(Arc::new)
     }
 }
 

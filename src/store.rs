@@ -15,6 +15,9 @@ pub mod recordings;
 pub mod rows;
 pub mod trunks;
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +73,9 @@ pub enum StoreError {
     /// A webhook body that is no UTF-8 text.
     #[error("a webhook body is not UTF-8")]
     Body,
+    /// Another server serves from this database.
+    #[error("another trunkline serves from {0}")]
+    InUse(String),
 }
 
 /// The database. Cheap to clone.
@@ -79,6 +85,8 @@ pub struct Db {
     writer: SqlitePool,
     /// When each key's `last_used` was last written, so that busy keys are not written at every request.
     touched: Arc<DashMap<i64, i64>>,
+    /// The database's file.
+    file: Arc<Path>,
 }
 
 /// One transaction of the one writer. Dropped without [`Tx::commit`] it leaves no trace.
@@ -87,6 +95,13 @@ pub struct Tx {
     inner: Transaction<'static, Sqlite>,
     /// The key whose credit was held for a call that is still to be inserted.
     held: Option<i64>,
+}
+
+/// Files that no other user of the machine may read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600);
+    options
 }
 
 impl Db {
@@ -103,6 +118,9 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
+        let file: Arc<Path> = options.get_filename().into();
+        // Trunk passwords and what callers typed are in it. What cannot be made here is said better by the next line.
+        drop(private().open(&file));
         let pool = || {
             SqlitePoolOptions::new()
                 .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -114,7 +132,23 @@ impl Db {
         migrate::run(&writer).await?;
         let read_only = options.pragma("query_only", "ON");
         let readers = pool().max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { readers, writer, touched: Arc::default() })
+        Ok(Self { readers, writer, touched: Arc::default(), file })
+    }
+
+    /// The database is this process's to serve from until the returned file is dropped or the process ends.
+    /// Set-up commands work beside it without.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while another server has it.
+    pub fn claim_for_serving(&self) -> Result<File, StoreError> {
+        let mut name = self.file.as_os_str().to_owned();
+        name.push(".serving");
+        let claim =
+            private().open(&name).map_err(|_| StoreError::Url(name.to_string_lossy().into_owned()))?;
+        match claim.try_lock() {
+            Ok(()) => Ok(claim),
+            Err(_) => Err(StoreError::InUse(self.file.display().to_string())),
+        }
     }
 
     /// Waits for the writer and begins. The write lock is taken at once, so nothing that was read inside can

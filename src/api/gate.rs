@@ -22,6 +22,9 @@ use crate::model::Now;
 /// A body must have arrived in this time.
 const BODY_WITHIN: Duration = Duration::from_secs(15);
 
+/// A request waits no longer than this for its note in the database.
+const TOUCH_WITHIN: Duration = Duration::from_millis(100);
+
 /// Of a body that is too large this much more is read and dropped, so that a client that writes before it reads
 /// still gets its answer. What is larger has its connection closed.
 const DRAIN_MAX_BYTES: usize = 1024 * 1024;
@@ -74,9 +77,14 @@ pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Res
 
 /// Notes when the key was last used. A note that cannot be made is no reason to refuse.
 async fn touch(app: &App, caller: &Caller, now: Now) {
-    if let Err(error) = app.rooms.db.touch_key(caller.key.id, now.wall).await {
-        tracing::warn!(error = %Failure::from(error), "the key's last use could not be noted");
-    }
+    let (db, key) = (app.rooms.db.clone(), caller.key.id);
+    let noting = tokio::spawn(async move {
+        if let Err(error) = db.touch_key(key, now.wall).await {
+            tracing::warn!(error = %Failure::from(error), "the key's last use could not be noted");
+        }
+    });
+    // It is written all the same when it takes longer, as it may while another program holds the database.
+    let _ = tokio::time::timeout(TOUCH_WITHIN, noting).await;
 }
 
 fn credentials(headers: &HeaderMap, peer: Option<SocketAddr>) -> Credentials<'_> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::routing::{self, Resolver};
 use super::{Caller, Failure, Refusal, Rooms};
@@ -78,7 +79,7 @@ pub struct Gather {
 /// The verbs, over the rooms that carry them out.
 pub struct Calls {
     rooms: Rooms,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     last_playback_ms: AtomicI64,
     draining: AtomicBool,
 }
@@ -92,7 +93,7 @@ struct Admitted {
 impl Calls {
     /// The verbs over these rooms.
     pub fn new(rooms: Rooms) -> Self {
-        let resolver = Resolver::new(rooms.config.sip.udp.ip());
+        let resolver = Arc::new(Resolver::new(rooms.config.sip.udp.ip()));
         Self { rooms, resolver, last_playback_ms: AtomicI64::new(0), draining: AtomicBool::new(false) }
     }
 
@@ -143,16 +144,23 @@ impl Calls {
 
     /// Where each trunk's INVITE would go, in the key's order; `None` for one that cannot be found in time.
     async fn routes(&self, trunks: &[Trunk], now: Now) -> Vec<Option<TrunkPlan>> {
-        let mut routes = Vec::with_capacity(trunks.len());
+        // All at once: a name that nobody answers for must not take the time of a trunk that is well.
+        let mut asked = JoinSet::new();
+        for (place, trunk) in trunks.iter().cloned().enumerate() {
+            let resolver = Arc::clone(&self.resolver);
+            asked.spawn(async move { (place, resolver.plan(&trunk, now.mono).await) });
+        }
+        let mut routes = vec![None; trunks.len()];
         let finding = async {
-            for trunk in trunks {
-                routes.push(self.resolver.plan(trunk, now.mono).await);
+            while let Some(found) = asked.join_next().await {
+                if let Ok((place, plan)) = found {
+                    routes[place] = plan;
+                }
             }
         };
         if tokio::time::timeout(ROUTE_WITHIN, finding).await.is_err() {
             tracing::warn!("the trunks' addresses could not all be found in time");
         }
-        routes.resize(trunks.len(), None);
         routes
     }
 

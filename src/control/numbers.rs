@@ -12,8 +12,10 @@ const PREMIUM: &[(&str, usize)] = &[("1900", 11)];
 /// Whether `number` may be dialled.
 pub fn may_be_dialled(number: &PhoneNumber) -> bool {
     let digits = number.digits();
-    let premium = PREMIUM.iter().any(|(prefix, len)| digits.len() == *len && digits.starts_with(prefix));
-    !EMERGENCY.contains(&digits) && !premium
+    // Zeros in front change nothing for a carrier that takes them for its own prefix.
+    let bare = digits.trim_start_matches('0');
+    let premium = PREMIUM.iter().any(|(prefix, len)| bare.len() == *len && bare.starts_with(prefix));
+    !EMERGENCY.contains(&digits) && !EMERGENCY.contains(&bare) && !premium
 }
 
 #[cfg(test)]
@@ -26,6 +28,9 @@ mod tests {
             ("911", false),
             ("112", false),
             ("00112", false),
+            ("+00112", false),
+            ("+0019005550100", false),
+            ("000019005550100", false),
             ("+112", false),
             ("1 1 0", false),
             ("999", false),

@@ -33,6 +33,8 @@ const PROCEEDING_AFTER: Duration = Duration::from_secs(4);
 /// The detector counts frames; should none be counted, the verdict is due all the same.
 const AMD_BACKSTOP: Duration = Duration::from_millis(400);
 
+/// Sound that may wait on one call, milliseconds: clips are held in memory until they are heard.
+const QUEUED_MAX_MS: u32 = 15 * 60 * 1000;
 /// RTP ports tried for one call before it is given up.
 const PORTS_TRIED_MAX: u8 = 8;
 
@@ -119,6 +121,7 @@ struct Timers {
 #[derive(Debug)]
 struct Playback {
     id: media::PlaybackId,
+    length_ms: u32,
     kind: PlaybackKind,
 }
 

@@ -50,12 +50,18 @@ impl Recorder {
         for (stamped, view) in batch {
             let view = match view {
                 Some(view) => view.clone(),
-                None => match self.saved(&group, stamped).await? {
-                    Some(view) => view,
-                    None => {
+                None => match self.saved(&group, stamped).await {
+                    Ok(Some(view)) => view,
+                    Ok(None) => {
                         tracing::error!(call = %stamped.call, event = stamped.event.name(), "not an event of a call");
                         continue;
                     }
+                    // No repetition heals it, and all other calls wait behind it.
+                    Err(error @ StoreError::Unreadable(_)) => {
+                        tracing::error!(call = %stamped.call, event = stamped.event.name(), %error, "event dropped");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
                 },
             };
             self.write_one(&mut tx, &mut group, stamped, view).await?;

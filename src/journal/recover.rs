@@ -38,6 +38,9 @@ pub async fn recover(
     for view in db.open_calls().await? {
         let call = view.order.id;
         let events = closing_events(&view);
+        // When it really ended nobody knows; no later than it was allowed to last.
+        let longest = i64::from(view.order.max_duration_ms);
+        let at = view.answered_at.map_or(at, |answered| at.min(answered.plus_ms(longest)));
         let stamped = events.into_iter().map(|event| Stamped { call, at, event });
         report.deliveries += write(&recorder, view, stamped.collect()).await?;
         report.calls_ended += 1;

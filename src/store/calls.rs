@@ -182,7 +182,11 @@ impl Db {
         let rows = sqlx::query("SELECT * FROM calls WHERE state <> 'ended' ORDER BY created_at, id")
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(read_call).collect()
+        // One row that cannot be read must not keep the server from closing the others.
+        let read = |row| {
+            read_call(row).inspect_err(|error| tracing::error!(%error, "an open call is left as it is"))
+        };
+        Ok(rows.iter().filter_map(|row| read(row).ok()).collect())
     }
 
     /// One call as it was last saved.
@@ -301,7 +305,7 @@ fn read_order(row: &SqliteRow) -> Result<CallOrder, StoreError> {
         key: column(row, "api_key")?,
         tenant: column(row, "tenant")?,
         submitted_number: column(row, "submitted_number")?,
-        to: PhoneNumber::parse_lenient(&column::<String>(row, "number")?)
+        to: PhoneNumber::from_digits(&column::<String>(row, "number")?)
             .ok_or_else(unreadable("calls.number"))?,
         from: column::<Option<String>>(row, "caller_id")?.as_deref().and_then(CallerId::parse),
         trunks: rows::read_trunks(&column::<String>(row, "trunks")?)?,

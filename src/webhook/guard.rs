@@ -5,11 +5,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use super::dns;
@@ -18,6 +19,9 @@ use crate::model::cidr::{Cidr, NotCidr};
 
 /// Longest URL, characters.
 const URL_MAX: usize = 2048;
+
+/// Names asked of the system's resolver at once.
+const SYSTEM_LOOKUPS_MAX: usize = 64;
 
 /// Longest wait for the system's resolver.
 const SYSTEM_LOOKUP: Duration = Duration::from_secs(4);
@@ -115,6 +119,10 @@ pub fn check_url(text: &str, config: &Webhooks) -> Result<Url, UrlRefused> {
         return Err(UrlRefused::Malformed);
     }
     let url = Url::parse(text).map_err(|_| UrlRefused::Malformed)?;
+    // Percent-encoding makes it longer, and it is the encoded form that is stored and checked again.
+    if url.as_str().len() > URL_MAX {
+        return Err(UrlRefused::TooLong);
+    }
     match url.scheme() {
         "https" => {}
         "http" if config.allow_http => {}
@@ -165,12 +173,25 @@ impl Error for Forbidden {}
 pub struct Resolver {
     server: Option<SocketAddr>,
     allowed: Arc<[Cidr]>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Resolver {
     /// `server` is asked by UDP; without one the system's resolver is.
     pub fn new(server: Option<SocketAddr>, allowed: Vec<Cidr>) -> Self {
-        Self { server, allowed: allowed.into() }
+        Self { server, allowed: allowed.into(), lookups: Arc::new(Semaphore::new(SYSTEM_LOOKUPS_MAX)) }
+    }
+
+    /// Asks the system, on a thread that a name server which does not answer keeps for as long as it likes: so only
+    /// so many of them, and never those that speech and files need.
+    async fn ask_system(&self, name: &str) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+        let permit = self.lookups.clone().acquire_owned().await?;
+        let name = name.to_owned();
+        let ask = move || {
+            let _permit = permit;
+            (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter)
+        };
+        Ok(tokio::task::spawn_blocking(ask).await??)
     }
 
     async fn lookup(&self, name: &str) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
@@ -178,7 +199,7 @@ impl Resolver {
             Some(server) => {
                 dns::lookup(server, name).await?.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
             }
-            None => tokio::time::timeout(SYSTEM_LOOKUP, tokio::net::lookup_host((name, 0))).await??.collect(),
+            None => tokio::time::timeout(SYSTEM_LOOKUP, self.ask_system(name)).await??,
         };
         let nobody = found.is_empty();
         let fit: Vec<SocketAddr> =

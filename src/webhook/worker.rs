@@ -137,11 +137,13 @@ impl Worker {
             }
         }
         let finish = async {
-            while !self.under_way.is_empty() {
-                if self.finished.is_empty() && results.recv_many(&mut self.finished, ANSWER_MAX).await == 0 {
+            // The last events of a call wait behind one another: each that is delivered lets the next one go.
+            loop {
+                self.turn(&done).await;
+                if self.under_way.is_empty() {
                     break;
                 }
-                if self.settle().await.is_err() {
+                if results.recv_many(&mut self.finished, self.config.max_concurrent.max(1)).await == 0 {
                     break;
                 }
             }

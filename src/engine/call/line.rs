@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use media::{Heard, PlaybackId, RecordWhat, RecordingId};
 
-use super::{CALLEE, Call, Ctx, Phase, Playback, PlaybackKind, Recording};
+use super::{CALLEE, Call, Ctx, Phase, Playback, PlaybackKind, QUEUED_MAX_MS, Recording};
 use crate::engine::gather::{Gather, Step as GatherStep};
 use crate::engine::outcome::cause;
 use crate::model::call::{Accepted, Amd, AmdStatus, Command, CommandError, EndReason, GatherOrder};
@@ -42,9 +42,7 @@ impl Call {
             (Phase::Answered, Command::StopRecording) => self.stop_recording(ctx),
             (Phase::Answered, Command::Gather(order)) => self.start_gather(ctx, &order),
             (Phase::Answered, Command::Play { playback, clip, text, file, to }) => {
-                if self.playbacks.len() >= ctx.settings.playback_queue_max {
-                    return Err(CommandError::QueueFull);
-                }
+                self.has_room(ctx, &clip)?;
                 self.play(ctx, clip, to, PlaybackKind::Told { playback, text, file, to });
                 Ok(Accepted::Done)
             }
@@ -59,6 +57,14 @@ impl Call {
         }
     }
 
+    /// Whether one more clip may wait.
+    fn has_room(&self, ctx: &Ctx<'_>, clip: &media::Clip) -> Result<(), CommandError> {
+        let waiting = self.playbacks.iter().fold(0u32, |sum, p| sum.saturating_add(p.length_ms));
+        let long = !self.playbacks.is_empty() && waiting.saturating_add(clip.duration_ms()) > QUEUED_MAX_MS;
+        let full = self.playbacks.len() >= ctx.settings.playback_queue_max;
+        if full || long { Err(CommandError::QueueFull) } else { Ok(()) }
+    }
+
     fn play(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -68,7 +74,7 @@ impl Call {
     ) -> PlaybackId {
         let id = PlaybackId(self.next_playback);
         self.next_playback += 1;
-        self.playbacks.push_back(Playback { id, kind });
+        self.playbacks.push_back(Playback { id, length_ms: clip.duration_ms(), kind });
         let to = match to {
             PlayTo::Bridge => media::PlayTo::Bridge,
             PlayTo::Channel => media::PlayTo::Leg(CALLEE),
@@ -81,9 +87,7 @@ impl Call {
         if self.gather.is_some() && !order.replace {
             return Err(CommandError::GatherInProgress);
         }
-        if self.playbacks.len() >= ctx.settings.playback_queue_max {
-            return Err(CommandError::QueueFull);
-        }
+        self.has_room(ctx, &order.prompt)?;
         if let Some((old, prompt)) = self.gather.take() {
             let digits = old.digits().to_owned();
             ctx.event(CallEvent::GatherTimeout { digits, reason: GatherEnd::Replaced });
