@@ -7,6 +7,7 @@ pub mod download;
 pub mod fault;
 pub mod fields;
 pub mod gate;
+pub mod idempotency;
 pub mod kaphila;
 
 use std::any::Any;
@@ -23,6 +24,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
 use crate::control::admission::Admission;
+use crate::control::idempotency::Idempotency;
 use crate::control::{Calls, Rooms};
 use crate::engine::driver::EngineHandle;
 use crate::journal::{JournalHandle, Live};
@@ -41,6 +43,8 @@ pub struct App {
     pub admission: Arc<Admission>,
     /// The verbs.
     pub calls: Arc<Calls>,
+    /// What was done before.
+    pub idempotency: Idempotency,
 }
 
 impl App {
@@ -55,9 +59,10 @@ impl App {
         sounds: Sounds,
     ) -> Self {
         let admission = Arc::new(Admission::new(Arc::clone(&config), db.clone()));
+        let idempotency = Idempotency::new(db.clone());
         let rooms = Rooms { config, db, live, journal, engine, speech, sounds: Arc::new(sounds) };
         let calls = Arc::new(Calls::new(rooms.clone()));
-        Self { rooms, admission, calls }
+        Self { rooms, admission, calls, idempotency }
     }
 
     /// Refuses new calls from here on; what is live goes on.

@@ -1,9 +1,11 @@
 //! The control room: everything that is decided before the engine acts. It says who may ask ([`admission`]), which
-//! way a call goes ([`routing`]), what may be dialled ([`numbers`]), and carries the verbs out ([`Calls`]). It never
-//! reads HTTP and never words an answer: it says no with a [`Refusal`], and each surface has its own words for those.
+//! way a call goes ([`routing`]), what may be dialled ([`numbers`]), what was done before ([`idempotency`]), and carries
+//! the verbs out ([`Calls`]). It never reads HTTP and never words an answer: it says no with a [`Refusal`], and each
+//! surface has its own words for those.
 
 pub mod admission;
 pub mod calls;
+pub mod idempotency;
 pub mod numbers;
 pub mod rate;
 pub mod routing;
@@ -96,6 +98,10 @@ pub enum Refusal {
     },
     /// The engine is full, stopping or too far behind.
     Unavailable,
+    /// A request of the same `Idempotency-Key` is still being done.
+    RequestInProgress,
+    /// The `Idempotency-Key` belongs to a request with another body.
+    IdempotencyKeyReused,
 }
 
 impl From<CommandError> for Refusal {

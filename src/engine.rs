@@ -31,6 +31,8 @@ use ports::Ports;
 /// What the engine needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What From headers say.
+    pub sip_address: IpAddr,
     /// What session descriptions say.
     pub media_address: IpAddr,
     /// Where RTP sockets are bound.
@@ -303,7 +305,7 @@ impl Engine {
 
     fn invite(&mut self, now: Now, call: &mut Call, trunk: usize, offer: Bytes, steps: &mut VecDeque<Step>) {
         let id = call.order.id;
-        let invited = match target(&call.order, trunk, self.settings.media_address) {
+        let invited = match target(&call.order, trunk, self.settings.sip_address) {
             Some(target) => self.endpoint.invite(now.mono, target, offer).ok(),
             None => None,
         };

@@ -193,7 +193,7 @@ fn start_engine(
         max_sessions: config.limits.max_calls.saturating_mul(2),
         ..sip::Config::new(SocketAddr::new(address, bound.port()))
     };
-    let engine = Engine::new(settings(config)?, sip_config, seed);
+    let engine = Engine::new(settings(config, address)?, sip_config, seed);
     let parts = Parts {
         socket,
         media,
@@ -202,17 +202,26 @@ fn start_engine(
         events: Box::new(move |event| journal.record(event)),
         drain: Duration::from_secs(config.limits.drain_s.into()),
     };
-    let (handle, _) = driver::start(engine, parts);
+    let (handle, task) = driver::start(engine, parts);
+    tokio::spawn(async move {
+        if task.await.is_err() {
+            // Without its engine the server is worth nothing; whoever started it starts it again, and that start
+            // closes what this one leaves open.
+            tracing::error!("the engine died");
+            std::process::abort();
+        }
+    });
     Ok((handle, SocketAddr::new(address, bound.port())))
 }
 
-fn settings(config: &Config) -> Result<Settings, StartError> {
+fn settings(config: &Config, sip_address: IpAddr) -> Result<Settings, StartError> {
     let initial_silence = match config.amd.initial_silence.as_str() {
         "human" => media::amd::InitialSilence::Human,
         "unknown" => media::amd::InitialSilence::Unknown,
         _ => media::amd::InitialSilence::Machine,
     };
     Ok(Settings {
+        sip_address,
         media_address: our_address(&config.rtp.external_address, config.rtp.bind)?,
         rtp_bind: config.rtp.bind,
         rtp_ports: (config.rtp.port_min, config.rtp.port_max),

@@ -8,6 +8,8 @@
 
 pub mod accounts;
 pub mod calls;
+pub mod history;
+pub mod idempotency;
 mod ids;
 mod migrate;
 pub mod outbox;

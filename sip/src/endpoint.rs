@@ -24,6 +24,9 @@ pub struct Counts {
     pub sessions: usize,
     /// Transactions of ours and of others.
     pub transactions: usize,
+    /// Requests of ours that nobody has answered yet. Who stops before they are 0 leaves far ends in calls that are
+    /// over for us.
+    pub waiting: usize,
     /// INVITEs that are remembered only to answer them alike if they come again.
     pub remembered: usize,
 }
@@ -128,6 +131,7 @@ impl Endpoint {
         Counts {
             sessions: self.calls.len(),
             transactions: self.stack.clients.len() + self.stack.servers.len(),
+            waiting: self.stack.clients.iter().filter(|(_, tx)| tx.machine.waits()).count(),
             remembered: self.stack.memories.len(),
         }
     }

@@ -4,6 +4,8 @@
 //! line ends of LF alone, leading line ends and, on datagrams, a missing `Content-Length`. A request that is wrong but says
 //! enough to be answered comes back as [`ParseError::Refused`] with the status that it deserves.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -93,8 +95,12 @@ pub(crate) fn parse_with_core(bytes: &[u8]) -> Result<(Message, Core), ParseErro
     let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(ParseError::Empty)?;
     let mut lines = Lines { rest: &bytes[start..] };
     let first = lines.next().ok_or(ParseError::Malformed("no line end"))?;
-    let first = std::str::from_utf8(first).map_err(|_| ParseError::Malformed("start line is not text"))?;
-    let start = read_start(first);
+    // A reason phrase in some other character set is no reason to lose the answer.
+    let text = String::from_utf8_lossy(first);
+    if matches!(text, Cow::Owned(_)) && !first.starts_with(b"SIP/") {
+        return Err(ParseError::Malformed("start line is not text"));
+    }
+    let start = read_start(&text);
     let (headers, header_error) = read_headers(&mut lines)?;
     let outcome = match header_error {
         Some(why) => Err(why),
@@ -265,6 +271,10 @@ fn check_request(method: &Method, headers: &Headers) -> Result<Core, &'static st
     if headers.get("Max-Forwards").is_some_and(|value| read_number(value).is_none()) {
         return Err("Bad Max-Forwards");
     }
+    // A BYE ends the call whatever else is wrong with it.
+    if *method == Method::Bye {
+        return Ok(core);
+    }
     // SIP knows no time zone but GMT (RFC 3261 §20.17).
     if headers.get("Date").is_some_and(|date| !date.to_ascii_uppercase().ends_with("GMT")) {
         return Err("Bad Date");
@@ -294,6 +304,16 @@ mod tests {
             Err(ParseError::Refused { code, .. }) => code,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_reason_phrase_in_latin_1_is_read_and_a_request_in_it_is_not() {
+        let response = PLAIN.replace("OPTIONS sip:a@b SIP/2.0", "SIP/2.0 486 Occup?");
+        let bytes = |text: &str| text.bytes().map(|b| if b == b'?' { 0xe9 } else { b }).collect::<Vec<_>>();
+        let Ok(Message::Response(read)) = parse(&bytes(&format!("{response}\r\n"))) else { panic!() };
+        assert_eq!(read.code, 486);
+        let request = PLAIN.replace("sip:a@b SIP", "sip:?@b SIP");
+        assert!(matches!(parse(&bytes(&format!("{request}\r\n"))), Err(ParseError::Malformed(_))));
     }
 
     #[test]

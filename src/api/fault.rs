@@ -9,6 +9,9 @@ use crate::control::{Failure, Refusal};
 /// Seconds after which a client may ask again where the engine is full or stopping.
 const UNAVAILABLE_RETRY_S: u64 = 5;
 
+/// Seconds after which a client may ask again for what is being done.
+const IN_PROGRESS_RETRY_S: u64 = 1;
+
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -68,6 +71,7 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
             vec![(header::RETRY_AFTER, HeaderValue::from(*retry_after_s))]
         }
         Refusal::Unavailable => vec![(header::RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY_S))],
+        Refusal::RequestInProgress => vec![(header::RETRY_AFTER, HeaderValue::from(IN_PROGRESS_RETRY_S))],
         Refusal::Forbidden
         | Refusal::CallerIdNotAllowed
         | Refusal::NumberNotAllowed
@@ -81,7 +85,8 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         | Refusal::TooManyCalls
         | Refusal::NoCredits
         | Refusal::NoTrunks
-        | Refusal::OriginationFailed { .. } => Vec::new(),
+        | Refusal::OriginationFailed { .. }
+        | Refusal::IdempotencyKeyReused => Vec::new(),
     }
 }
 

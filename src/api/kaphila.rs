@@ -4,6 +4,7 @@
 pub mod account;
 pub mod calls;
 pub mod events;
+pub mod history;
 pub mod recordings;
 pub mod requests;
 pub mod words;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::gate::{self, Gate};
+use super::idempotency::{self, Once};
 use super::{App, Dialect, json};
 use crate::control::Refusal;
 
@@ -24,9 +26,12 @@ pub const DIALECT: Dialect =
     Dialect { name: "kaphila", prefixes: &["/"], routes, envelope, format: &events::Kaphila };
 
 fn routes(app: &App) -> Router<App> {
+    let once = Once { app: app.clone(), envelope };
+    let place =
+        || post(calls::place).route_layer(middleware::from_fn_with_state(once.clone(), idempotency::pass));
     let verbs = [
-        ("/makecall", post(calls::place)),
-        ("/batchcall", post(calls::place)),
+        ("/makecall", place()),
+        ("/batchcall", place()),
         ("/hangup", post(calls::hang_up)),
         ("/voice", post(calls::say)),
         ("/play", post(calls::play)),
@@ -35,7 +40,11 @@ fn routes(app: &App) -> Router<App> {
     let live = [
         ("/calls", get(calls::list)),
         ("/calls/{call}", get(calls::show)),
-        ("/api/call-logs", post(account::call_logs)),
+        ("/calls/{call}/events", get(history::events)),
+        ("/api/dashboard", post(history::dashboard)),
+        ("/api/analytics", post(history::analytics)),
+        ("/api/call-logs", post(history::call_logs)),
+        ("/api/call-logs/{call}", get(history::show)),
     ];
     let recorded = [
         ("/recordings", get(recordings::list)),
@@ -126,5 +135,11 @@ fn refused(refusal: &Refusal) -> (StatusCode, &'static str) {
             (StatusCode::INTERNAL_SERVER_ERROR, "All trunk originate attempts failed")
         }
         Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service unavailable"),
+        Refusal::RequestInProgress => {
+            (StatusCode::CONFLICT, "A request with this Idempotency-Key is in progress")
+        }
+        Refusal::IdempotencyKeyReused => {
+            (StatusCode::CONFLICT, "Idempotency-Key was used with a different body")
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The surface from a client's side, without a socket: every status, envelope and header that needs no far end.
 
+mod history;
+mod idempotency;
 mod kaphila;
 mod world;
 

@@ -35,6 +35,8 @@ const AMD_BACKSTOP: Duration = Duration::from_millis(400);
 
 /// Sound that may wait on one call, milliseconds: clips are held in memory until they are heard.
 const QUEUED_MAX_MS: u32 = 15 * 60 * 1000;
+/// Key presses remembered, to know them again when they come by a second way.
+const PRESSES_KEPT: usize = 8;
 /// RTP ports tried for one call before it is given up.
 const PORTS_TRIED_MAX: u8 = 8;
 
@@ -155,7 +157,8 @@ pub(super) struct Call {
     media_seed: u64,
     ports_tried: u8,
     sdp_version: u64,
-    sdp_direction: Direction,
+    /// Our latest session description.
+    described: Bytes,
     phase: Phase,
     dial: Dial,
     placed: bool,
@@ -165,7 +168,8 @@ pub(super) struct Call {
     playbacks: VecDeque<Playback>,
     next_playback: u64,
     recording: Recording,
-    last_digit: Option<(char, Instant, DigitSource)>,
+    /// The latest key presses, at most [`PRESSES_KEPT`].
+    presses: VecDeque<(char, Instant, DigitSource)>,
     media_closed: bool,
 }
 
@@ -181,7 +185,7 @@ impl Call {
             media_seed: seeds.media,
             ports_tried: 1,
             sdp_version: 1,
-            sdp_direction: Direction::SendRecv,
+            described: Bytes::new(),
             phase: Phase::Opening,
             dial,
             placed: false,
@@ -191,7 +195,7 @@ impl Call {
             playbacks: VecDeque::new(),
             next_playback: 0,
             recording: Recording::None,
-            last_digit: None,
+            presses: VecDeque::new(),
             media_closed: false,
         }
     }
@@ -316,7 +320,8 @@ impl Call {
         let offer = sdp::offer(&self.local(ctx.settings), &self.offer_config(), Direction::SendRecv);
         let attempt = u8::try_from(trunk + 1).unwrap_or(u8::MAX);
         ctx.event(CallEvent::Dialing { trunk: endpoint, attempt });
-        ctx.steps.push_back(Step::Invite(trunk, offer.into()));
+        self.described = offer.into();
+        ctx.steps.push_back(Step::Invite(trunk, self.described.clone()));
     }
 
     /// What the session of the present attempt reports.
@@ -442,22 +447,33 @@ impl Call {
     /// A re-INVITE or UPDATE: hold, resume, a moved port (RFC 3264 §8).
     fn offered(&mut self, ctx: &mut Ctx<'_>, offer: Option<&[u8]>) {
         let config = self.offer_config();
+        let local = self.local(ctx.settings);
         let Some(offer) = offer else {
-            self.sdp_version += 1;
-            let ours = sdp::offer(&self.local(ctx.settings), &config, Direction::SendRecv);
-            ctx.steps.push_back(Step::AnswerOffer(ours.into()));
+            let ours = self.describe(local, |local| sdp::offer(local, &config, Direction::SendRecv));
+            ctx.steps.push_back(Step::AnswerOffer(ours));
             return;
         };
-        let mut local = self.local(ctx.settings);
-        local.version += 1;
-        match sdp::answer(&local, &config, offer, Direction::SendRecv) {
-            Ok((answer, remote)) => {
-                self.sdp_version = local.version;
-                ctx.steps.push_back(Step::AnswerOffer(answer.into()));
+        let answer = |local: &Local| sdp::answer(local, &config, offer, Direction::SendRecv);
+        match answer(&local) {
+            Ok((_, remote)) => {
+                let ours =
+                    self.describe(local, |local| answer(local).map(|(sdp, _)| sdp).unwrap_or_default());
+                ctx.steps.push_back(Step::AnswerOffer(ours));
                 self.connect_again(ctx, remote);
             }
             Err(_) => ctx.steps.push_back(Step::RefuseOffer(488)),
         }
+    }
+
+    /// Our session description, with a new version only when it says something new (RFC 3264 §8): some far ends set
+    /// all media up again when the version moves.
+    fn describe(&mut self, mut local: Local, write: impl Fn(&Local) -> Vec<u8>) -> Bytes {
+        if write(&local) != self.described {
+            self.sdp_version += 1;
+            local.version = self.sdp_version;
+            self.described = write(&local).into();
+        }
+        self.described.clone()
     }
 
     fn reconnect(&mut self, ctx: &mut Ctx<'_>, sdp: &[u8]) {
@@ -470,7 +486,6 @@ impl Call {
         if self.phase == Phase::Over {
             return;
         }
-        self.sdp_direction = remote.direction;
         let on = remote.direction != Direction::SendRecv;
         ctx.media(media::Command::Connect { bridge: self.bridge, leg: CALLEE, remote });
         ctx.media(media::Command::Hold { bridge: self.bridge, leg: CALLEE, on });

@@ -18,8 +18,10 @@ use crate::model::event::{CallEvent, Stamped};
 const REQUESTS_MAX: usize = 1024;
 /// Datagrams and media events taken in one round before requests and timers get their turn.
 const ROUND_MAX: usize = 256;
-/// After the last forced BYE the recordings' files are waited for this long.
-const CLOSING_CEILING: Duration = Duration::from_secs(3);
+/// After the last forced BYE its answer and the recordings' files are waited for this long.
+const CLOSING_CEILING: Duration = Duration::from_secs(2);
+/// A socket that only fails is not asked again at once.
+const SOCKET_PAUSE: Duration = Duration::from_millis(10);
 /// Far longer than any timer; stands for "no timer" in the wait.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -122,7 +124,7 @@ impl EngineHandle {
 pub fn start(engine: Engine, parts: Parts) -> (EngineHandle, JoinHandle<()>) {
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     let live = Arc::new(AtomicUsize::new(0));
-    let driver = Driver { engine, parts, live: live.clone(), draining: None };
+    let driver = Driver { engine, parts, live: live.clone(), draining: None, unclosed: Vec::new() };
     let task = tokio::spawn(driver.run(waiting));
     (EngineHandle { requests, live }, task)
 }
@@ -141,6 +143,16 @@ fn log(stamped: &Stamped) {
     }
 }
 
+/// Errors that repeating the datagram does not mend. All others, such as a full buffer or table of the system,
+/// lose it as the network does, and RFC 3261's timers repeat it.
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{
+        AddrNotAvailable, HostUnreachable, InvalidInput, NetworkUnreachable, Unsupported,
+    };
+    let lasting = [AddrNotAvailable, HostUnreachable, InvalidInput, NetworkUnreachable, Unsupported];
+    lasting.contains(&error.kind()) || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
 /// A drain under way.
 struct Draining {
     answer: oneshot::Sender<()>,
@@ -155,6 +167,8 @@ struct Driver {
     parts: Parts,
     live: Arc<AtomicUsize>,
     draining: Option<Draining>,
+    /// Bridges whose closing found its worker's queue full: asked again each round.
+    unclosed: Vec<media::BridgeId>,
 }
 
 impl Driver {
@@ -174,7 +188,10 @@ impl Driver {
                 },
                 received = self.parts.socket.recv(&mut buffer) => match received {
                     Ok((length, from)) => self.datagrams(&mut buffer, length, from),
-                    Err(error) => tracing::debug!(%error, "receiving SIP"),
+                    Err(error) => {
+                        tracing::warn!(%error, "receiving SIP");
+                        tokio::time::sleep(SOCKET_PAUSE).await;
+                    }
                 },
                 () = heard_wake.notified() => {}
                 () = tokio::time::sleep_until(wait.into()) => {
@@ -182,6 +199,8 @@ impl Driver {
                 }
             }
             self.heard();
+            let workers = &self.parts.media;
+            self.unclosed.retain(|bridge| workers.send(media::Command::Close { bridge: *bridge }).is_err());
         }
     }
 
@@ -247,7 +266,16 @@ impl Driver {
             self.engine.shut_down(now);
             self.perform();
         }
-        let done = self.engine.residue().0 == 0;
+        let (calls, sip) = self.engine.residue();
+        let now_mono = now.mono;
+        if calls == 0
+            && let Some(draining) = &mut self.draining
+        {
+            draining.hang_up_at = None;
+            draining.give_up_at = draining.give_up_at.min(now_mono + CLOSING_CEILING);
+        }
+        // A BYE or CANCEL that was lost is repeated: nobody is left in a call that is over for us.
+        let done = calls == 0 && sip.waiting == 0;
         let patience_over = self.draining.as_ref().is_some_and(|d| d.give_up_at <= now.mono);
         if !done && !patience_over {
             return false;
@@ -275,17 +303,22 @@ impl Driver {
 
     fn transmit(&mut self, transmit: &sip::Transmit) {
         // A full socket buffer loses the datagram like the network does; RFC 3261's timers repeat it.
-        if let Err(error) = self.parts.socket.try_send(transmit)
-            && error.kind() != std::io::ErrorKind::WouldBlock
-        {
-            tracing::debug!(to = %transmit.to.addr, %error, "sending SIP");
+        let Err(error) = self.parts.socket.try_send(transmit) else { return };
+        tracing::debug!(to = %transmit.to.addr, %error, "sending SIP");
+        if leads_nowhere(&error) {
             self.engine.handle(clock::now(), Input::Unreachable(transmit.to));
         }
     }
 
     fn media(&mut self, command: media::Command) {
         let bridge = command.bridge();
-        if self.parts.media.send(command).is_err() {
+        let closes = matches!(command, media::Command::Close { .. });
+        if self.parts.media.send(command).is_ok() {
+            return;
+        }
+        if closes {
+            self.unclosed.push(bridge);
+        } else {
             let error = "the media worker does not keep up".to_owned();
             let heard = media::Heard::Failed { leg: media::LegId(0), error };
             self.engine.handle(clock::now(), Input::Heard(media::Event { bridge, heard }));

@@ -198,6 +198,16 @@ impl Db {
         row.as_ref().map(read_call).transpose()
     }
 
+    /// One of the key's calls by Kaphila's form of the id, as it was last saved.
+    pub async fn call_of_key(&self, key: i64, kaphila_id: &str) -> Result<Option<CallView>, StoreError> {
+        let row = sqlx::query("SELECT * FROM calls WHERE kaphila_id = $1 AND api_key = $2")
+            .bind(kaphila_id)
+            .bind(key)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read_call).transpose()
+    }
+
     /// A key's calls, newest first, and how many there are in all. `status` is a word of [`outcome`]; others
     /// find nothing.
     pub async fn call_logs(

@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "accounts", include_str!("../../migrations/0001_accounts.sql")),
     (2, "calls", include_str!("../../migrations/0002_calls.sql")),
     (3, "outbox", include_str!("../../migrations/0003_outbox.sql")),
+    (4, "idempotency", include_str!("../../migrations/0004_idempotency.sql")),
 ];
 
 /// Applies what is missing.

@@ -42,7 +42,7 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// How long [`WorkerHandle::stop`] waits for attempts under way.
-const STOP_TIME: Duration = Duration::from_secs(6);
+const STOP_TIME: Duration = Duration::from_secs(2);
 
 /// Why the worker could not start.
 #[derive(Debug, thiserror::Error)]

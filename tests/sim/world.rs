@@ -48,6 +48,7 @@ impl World {
         let mut engine_seed = [0; 32];
         rng.fill_bytes(&mut engine_seed);
         let settings = Settings {
+            sip_address: ENGINE.ip(),
             media_address: ENGINE.ip(),
             rtp_bind: ENGINE.ip(),
             rtp_ports: (10_000, 60_000),

@@ -4,6 +4,8 @@
 
 mod accounts;
 mod calls;
+mod history;
+mod idempotency;
 mod journal;
 mod money;
 mod outbox;

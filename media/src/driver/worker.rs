@@ -25,8 +25,9 @@ const SLOTS: usize = 4;
 const SLOT: Duration = Duration::from_millis(5);
 /// A worker this late leaves slots out instead of making up for them: three frames.
 const BEHIND_MAX: Duration = Duration::from_millis(60);
-/// Datagrams taken from one socket in one frame: ten times what a far end sends.
-const DATAGRAMS_MAX: usize = 20;
+/// Datagrams taken from one socket in one frame: far more than a far end sends, so that a flood from elsewhere does
+/// not push its packets out of the socket's buffer.
+const DATAGRAMS_MAX: usize = 256;
 /// The longest datagram of interest; a longer one is cut, which makes it garbage or harmless.
 const DATAGRAM_BYTES: usize = 1500;
 /// What the system may keep for one socket: some 30 datagrams.

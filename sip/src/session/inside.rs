@@ -30,12 +30,19 @@ impl Call {
         reply: Peer,
     ) {
         let tx = stack.serve(self.id, core, request, reply);
+        // Another far end of a forked call, whose answer crossed the one that won: it ends nothing but itself.
+        let other = core.from.tag().unwrap_or("") != self.dialog.remote_tag();
+        if other && matches!(self.phase, Phase::Answered | Phase::Confirmed) {
+            let code = if request.method == Method::Bye { 200 } else { 481 };
+            return self.reply(now, stack, tx, code);
+        }
         match self.dialog.accept_seq(core.cseq.seq) {
             Order::Newer => {}
             Order::Older => return self.reply(now, stack, tx, 500),
             Order::Same => return self.reply(now, stack, tx, 482),
         }
-        if request.headers.list("Require").next().is_some() {
+        // Whatever a BYE requires besides: the call is over for them.
+        if request.method != Method::Bye && request.headers.list("Require").next().is_some() {
             let unsupported: Vec<&str> = request.headers.list("Require").collect();
             return self.reply_with(now, stack, tx, 420, &[("Unsupported", unsupported.join(", "))]);
         }

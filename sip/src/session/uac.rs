@@ -97,7 +97,8 @@ impl Call {
         if invite.to_bytes().len() > MAX_MESSAGE - HEADROOM {
             return Err(InviteError::TooLarge);
         }
-        call.no_response_at = Some(now + target.no_response_timeout);
+        call.no_response = target.no_response_timeout;
+        call.no_response_at = Some(now + call.no_response);
         call.invite = stack.start(now, id, invite, seq, target.peer);
         Ok(call)
     }
@@ -211,6 +212,8 @@ impl Call {
         if !given_up && let Some(retry) = self.login(now, stack, tx, response) {
             self.invite = retry;
             self.phase = Phase::Calling;
+            // Some carriers have nothing to say to wrong credentials.
+            self.no_response_at = Some(now + self.no_response);
             return;
         }
         self.close(now, stack);
@@ -265,7 +268,8 @@ impl Call {
         }
     }
 
-    /// Nobody answered at all. The user is told; should someone answer yet, it is cancelled.
+    /// Nobody answered at all. The user is told; should someone answer yet, it is cancelled. The INVITE goes on being
+    /// repeated: it may have arrived and only its answers been lost, and then nothing else would stop the ringing.
     pub(super) fn no_response(&mut self, stack: &mut Stack) {
         self.cancel = Cancel::Wanted(None);
         self.conclude(stack, end(Side::Nobody, TerminationCause::NoResponse));

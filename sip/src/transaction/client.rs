@@ -74,6 +74,11 @@ impl Client {
         }
     }
 
+    /// No final response yet.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.state, State::Calling | State::Proceeding)
+    }
+
     #[cfg(test)]
     fn state(&self) -> State {
         self.state
@@ -143,7 +148,7 @@ impl Client {
 
     pub(crate) fn timeout(&mut self, now: Instant) -> Due {
         if self.end.is_some_and(|end| end <= now) {
-            let waiting = matches!(self.state, State::Calling | State::Proceeding);
+            let waiting = self.waits();
             self.state = State::Terminated;
             (self.again, self.end) = (None, None);
             return if waiting { Due::TimedOut } else { Due::Forgotten };

@@ -1,20 +1,18 @@
-//! Kaphila's routes about the service and the key: health, `/api/me`, the call log (CONTRACT 1.1, rows 1, 16, 18).
+//! Kaphila's routes about the service and the key: health and `/api/me` (CONTRACT 1.1, rows 1 and 18).
 
 use axum::Extension;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::{calls, requests};
+use super::calls;
 use crate::api::fault::{self, Fault};
 use crate::api::{App, json};
 use crate::clock;
 use crate::control::Caller;
 use crate::control::admission::DEFAULT_RATE_LIMIT;
 use crate::model::Timestamp;
-use crate::store::calls::LogRow;
 
 #[derive(Serialize)]
 struct Health {
@@ -114,65 +112,4 @@ pub async fn me(Extension(caller): Extension<Caller>) -> Response {
         last_used: key.last_used.map(Timestamp::iso_ms),
     };
     json(StatusCode::OK, &Me { success: true, api_key })
-}
-
-#[derive(Serialize)]
-struct Logs {
-    success: bool,
-    logs: Vec<Log>,
-    total_count: i64,
-    pagination: Pagination,
-}
-
-#[derive(Serialize)]
-struct Log {
-    call_id: String,
-    number: String,
-    status: String,
-    amd_status: Option<String>,
-    duration: i64,
-    created_at: String,
-}
-
-#[derive(Serialize)]
-struct Pagination {
-    page: u32,
-    page_size: u32,
-    total_pages: i64,
-}
-
-/// `POST /api/call-logs`: the key's calls, newest first.
-///
-/// # Errors
-/// A bad body; a database that failed.
-pub async fn call_logs(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    body: Bytes,
-) -> Result<Response, Fault> {
-    let asked = requests::call_logs(&body)?;
-    let (page, size) = (i64::from(asked.page), i64::from(asked.page_size));
-    let found = app.rooms.db.call_logs(caller.key.id, asked.status.as_deref(), size, (page - 1) * size).await;
-    let (rows, total_count) = found.map_err(|error| fault::broken("call logs", &error))?;
-    let pagination = Pagination {
-        page: asked.page,
-        page_size: asked.page_size,
-        total_pages: (total_count + size - 1) / size,
-    };
-    let logs = rows.into_iter().map(|row| log(&app, row)).collect();
-    Ok(json(StatusCode::OK, &Logs { success: true, logs, total_count, pagination }))
-}
-
-/// One row; a call that is up has lasted until now.
-fn log(app: &App, row: LogRow) -> Log {
-    let live = app.rooms.live.by_kaphila(&row.kaphila_id);
-    let so_far = live.map(|view| view.duration_s(clock::now().wall));
-    Log {
-        call_id: row.kaphila_id,
-        number: row.submitted_number,
-        status: row.status,
-        amd_status: row.amd_status,
-        duration: so_far.unwrap_or(row.duration_s),
-        created_at: row.created_at.iso_ms(),
-    }
 }

@@ -27,8 +27,8 @@ const CALL_ID_MAX_CHARS: usize = 64;
 /// Highest page of the call logs.
 const PAGE_MAX: u32 = 1_000_000;
 
-/// Most rows of the recordings' list.
-pub const RECORDINGS_MAX: u32 = 1000;
+/// Most rows of a list of recordings or events.
+const ROWS_MAX: u32 = 1000;
 
 fn bad(text: &str) -> Fault {
     Fault::Bad(text.to_owned())
@@ -214,24 +214,51 @@ pub fn call_logs(body: &[u8]) -> Result<CallLogs, Fault> {
     })
 }
 
+/// The body of `/api/analytics`: how many days, today included.
+///
+/// # Errors
+/// [`Fault::Bad`].
+pub fn analytics(body: &[u8]) -> Result<u32, Fault> {
+    Ok(Fields::read_optional(body)?.integer("days", 1..=365)?.unwrap_or(7))
+}
+
+/// The body of `/api/dashboard`, which asks nothing.
+///
+/// # Errors
+/// [`Fault::Bad`] for what is no object.
+pub fn dashboard(body: &[u8]) -> Result<(), Fault> {
+    Fields::read_optional(body).map(|_| ())
+}
+
 /// `limit` and `offset` of `GET /recordings`, from the query.
 ///
 /// # Errors
 /// [`Fault::Bad`].
 pub fn recordings_window(query: Option<&str>) -> Result<(u32, u32), Fault> {
-    let (mut limit, mut offset) = (RECORDINGS_MAX, 0);
+    window(query, "offset")
+}
+
+/// `limit` and `after` of `GET /calls/:callId/events`, from the query.
+///
+/// # Errors
+/// [`Fault::Bad`].
+pub fn events_window(query: Option<&str>) -> Result<(u32, u32), Fault> {
+    window(query, "after")
+}
+
+/// How many rows of a list, and from where.
+fn window(query: Option<&str>, from: &str) -> Result<(u32, u32), Fault> {
+    let (mut limit, mut start) = (ROWS_MAX, 0);
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         let number = || value.parse::<u32>().ok().filter(|_| value.bytes().all(|b| b.is_ascii_digit()));
-        match &*name {
-            "limit" => {
-                let within = number().filter(|n| (1..=RECORDINGS_MAX).contains(n));
-                limit = within.ok_or_else(|| bad("limit must be an integer from 1 to 1000"))?;
-            }
-            "offset" => offset = number().ok_or_else(|| bad("offset must be an integer from 0"))?,
-            _ => {}
+        if name == "limit" {
+            let within = number().filter(|n| (1..=ROWS_MAX).contains(n));
+            limit = within.ok_or_else(|| bad("limit must be an integer from 1 to 1000"))?;
+        } else if name == from {
+            start = number().ok_or_else(|| Fault::Bad(format!("{from} must be an integer from 0")))?;
         }
     }
-    Ok((limit, offset))
+    Ok((limit, start))
 }
 
 /// The name of a recording's file as it came in a path, percent-decoded once: `^[A-Za-z0-9._-]{1,200}\.wav$`

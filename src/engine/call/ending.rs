@@ -10,7 +10,7 @@ use crate::model::call::{Amd, AmdStatus, EndReason};
 use crate::model::event::{CallEvent, GatherEnd, RecordingSize};
 
 /// How long the media worker may take to close the bridge and finish the recording's file after the call.
-const CLOSING_GRACE: Duration = Duration::from_secs(10);
+const CLOSING_GRACE: Duration = Duration::from_secs(120);
 
 impl Call {
     /// The application hangs up.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use media::{Heard, PlaybackId, RecordWhat, RecordingId};
 
-use super::{CALLEE, Call, Ctx, Phase, Playback, PlaybackKind, QUEUED_MAX_MS, Recording};
+use super::{CALLEE, Call, Ctx, PRESSES_KEPT, Phase, Playback, PlaybackKind, QUEUED_MAX_MS, Recording};
 use crate::engine::gather::{Gather, Step as GatherStep};
 use crate::engine::outcome::cause;
 use crate::model::call::{Accepted, Amd, AmdStatus, Command, CommandError, EndReason, GatherOrder};
@@ -208,13 +208,16 @@ impl Call {
 
     fn digit(&mut self, ctx: &mut Ctx<'_>, digit: char, source: DigitSource) {
         let now = ctx.now.mono;
-        let again = self.last_digit.is_some_and(|(last, at, by)| {
-            last == digit && by != source && now.saturating_duration_since(at) < SAME_PRESS
+        let again = self.presses.iter().any(|(pressed, at, by)| {
+            *pressed == digit && *by != source && now.saturating_duration_since(*at) < SAME_PRESS
         });
         if self.phase != Phase::Answered || again {
             return;
         }
-        self.last_digit = Some((digit, now, source));
+        if self.presses.len() >= PRESSES_KEPT {
+            self.presses.pop_front();
+        }
+        self.presses.push_back((digit, now, source));
         ctx.event(CallEvent::Digit { digit, source });
         let Some((gather, prompt)) = &mut self.gather else { return };
         let prompt = *prompt;

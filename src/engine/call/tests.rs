@@ -62,6 +62,7 @@ impl Line {
     #[expect(clippy::disallowed_methods, reason = "any start will do")]
     fn new(order: CallOrder) -> Self {
         let settings = Settings {
+            sip_address: Ipv4Addr::new(10, 0, 0, 9).into(),
             media_address: Ipv4Addr::new(10, 0, 0, 9).into(),
             rtp_bind: Ipv4Addr::new(10, 0, 0, 9).into(),
             rtp_ports: (10_000, 10_100),
@@ -373,8 +374,31 @@ fn a_call_is_forgotten_when_its_media_is_closed_and_its_file_whole() {
 fn a_recorder_that_never_reports_is_told_as_failed() {
     let mut line = Line::answered(order(false));
     line.signal(bye());
-    assert_eq!(names(&line.wait(Duration::from_secs(10))), ["recording_failed"]);
+    assert_eq!(names(&line.wait(Duration::from_secs(120))), ["recording_failed"]);
     assert!(line.call.finished());
+}
+
+#[test]
+fn the_description_has_a_new_version_only_when_it_says_something_new() {
+    let mut line = Line::answered(order(false));
+    let mut version = |offer: &str| {
+        let event = SessionEvent::Offer { sdp: Some(Bytes::from(offer.to_owned())) };
+        let ((), steps) = line.steps(|call, ctx| call.signalled(ctx, event));
+        let answer = steps.into_iter().find_map(|step| match step {
+            Step::AnswerOffer(sdp) => Some(String::from_utf8(sdp.to_vec()).unwrap()),
+            _ => None,
+        });
+        let answer = answer.unwrap();
+        let origin = answer.lines().find(|line| line.starts_with("o=")).unwrap();
+        origin.split(' ').nth(2).unwrap().parse::<u64>().unwrap()
+    };
+    let active = String::from_utf8(ANSWER.to_vec()).unwrap();
+    let held = format!("{active}a=sendonly\r\n");
+    let first = version(&active);
+    assert_eq!(version(&active), first);
+    assert_eq!(version(&held), first + 1);
+    assert_eq!(version(&held), first + 1);
+    assert_eq!(version(&active), first + 2);
 }
 
 #[test]

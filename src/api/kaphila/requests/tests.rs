@@ -196,6 +196,32 @@ fn the_recordings_window_comes_from_the_query() {
 }
 
 #[test]
+fn the_events_window_comes_from_the_query() {
+    assert_eq!(events_window(None), Ok((1000, 0)));
+    assert_eq!(events_window(Some("after=7&limit=2&offset=x")), Ok((2, 7)));
+    assert_eq!(events_window(Some("after=4294967295")), Ok((1000, u32::MAX)));
+    for query in ["limit=0", "limit=1001", "after=-1", "after=x", "after=", "after=4294967296"] {
+        assert!(events_window(Some(query)).is_err(), "{query}");
+    }
+}
+
+#[test]
+fn analytics_are_of_one_to_365_days() {
+    for (body, days) in
+        [("", 7), ("{}", 7), (r#"{"days":null}"#, 7), (r#"{"days":1}"#, 1), (r#"{"days":365}"#, 365)]
+    {
+        assert_eq!(analytics(body.as_bytes()), Ok(days), "{body}");
+    }
+    for body in [r#"{"days":0}"#, r#"{"days":366}"#, r#"{"days":"7"}"#, r#"{"days":7.0}"#, r#"{"days":-7}"#] {
+        let error = Fault::Bad("days must be an integer from 1 to 365".into());
+        assert_eq!(analytics(body.as_bytes()), Err(error), "{body}");
+    }
+    assert!(analytics(b"[]").is_err());
+    assert_eq!((dashboard(b""), dashboard(b"{}"), dashboard(br#"{"x":1}"#)), (Ok(()), Ok(()), Ok(())));
+    assert!(dashboard(b"nothing").is_err());
+}
+
+#[test]
 fn file_names_lead_nowhere_else() {
     for good in ["call-1720012345.88-1739781234567.wav", "a.wav", ".a.wav"] {
         assert_eq!(filename(good), Ok(good));
