@@ -41,7 +41,8 @@ fn packets_flow_both_ways_by_the_clock() {
     assert!(echoed > 40, "{echoed} frames came back");
     assert_eq!(live.heard(), Heard::FirstPacket { leg: LEG });
     let metrics = live.media.metrics();
-    assert!(metrics.ticks >= 60 && metrics.faults == 0, "{metrics:?}");
+    // A tick is counted when it is over: that of the last packet may not be yet.
+    assert!(metrics.ticks >= 59 && metrics.faults == 0, "{metrics:?}");
 }
 
 #[test]
