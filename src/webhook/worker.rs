@@ -198,8 +198,9 @@ impl Worker {
 
     /// Begins attempts until nothing more is due or a cap is reached.
     async fn fill(&mut self, done: &mpsc::Sender<Finished>) -> Result<Duration, StoreError> {
+        let mut now = clock::now().wall;
         while !self.under_way.is_full() {
-            let now = clock::now().wall;
+            now = clock::now().wall;
             let full_hosts = self.under_way.full_hosts();
             let due = self.db.claim(now, self.under_way.page(), &full_hosts).await?;
             let (old, due): (Vec<_>, Vec<_>) = due.into_iter().partition(outlived);
@@ -209,7 +210,7 @@ impl Worker {
                 break;
             }
         }
-        let now = clock::now().wall;
+        // After the moment of the last look, not after this one: what fell due in between was not seen.
         let next = self.db.next_due(now).await?;
         Ok(next.map_or(LONGEST_SLEEP, |next| sleep_until(now, next)))
     }
