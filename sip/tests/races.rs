@@ -377,6 +377,47 @@ fn of_two_forks_that_answer_the_second_is_hung_up() {
 }
 
 #[test]
+fn a_bye_of_the_fork_that_lost_does_not_end_the_call() {
+    let mut bench = Bench::new();
+    let id = bench.invite(target(THEM));
+    let invite = bench.request("INVITE");
+    bench.feed(reply(&invite, 200, "b", "Contact: <sip:b@192.0.2.2:5060>\r\n", "answer"));
+    bench.request("ACK");
+    bench.feed(reply(&invite, 200, "a", "Contact: <sip:a@192.0.2.2:5060>\r\n", "answer"));
+    bench.request("ACK");
+    bench.request("BYE");
+    let text = |name: &str| invite.headers.get(name).unwrap().to_owned();
+    let bye = |tag: &str| {
+        format!(
+            "BYE sip:me@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2:5060;branch=z9hG4bKx{tag}\r\n\
+             From: {};tag={tag}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 9 BYE\r\nContent-Length: 0\r\n\r\n",
+            text("To"),
+            text("From"),
+            text("Call-ID")
+        )
+    };
+    bench.feed(bye("a"));
+    bench.response(200);
+    assert_eq!(bench.words(), ["answered"]);
+    bench.session(id, |session, _| assert!(!session.call_id().is_empty()));
+    bench.feed(bye("b"));
+    bench.response(200);
+    assert_eq!(bench.words(), ["terminated Them Bye"]);
+}
+
+#[test]
+fn silence_after_the_login_is_no_response() {
+    let credentials = Some(Credentials { username: "u".into(), password: "p".into() });
+    let mut bench = Bench::new();
+    bench.invite(sip::Target { credentials, ..target(THEM) });
+    let invite = bench.request("INVITE");
+    let challenge = "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\"\r\n";
+    bench.feed(reply(&invite, 401, "t", challenge, ""));
+    bench.pass(Duration::from_secs(11));
+    assert_eq!(bench.words(), ["terminated Nobody NoResponse"]);
+}
+
+#[test]
 fn a_challenge_is_answered_once_and_a_stale_one_again() {
     let challenge = |nonce: &str, more: &str| {
         format!(

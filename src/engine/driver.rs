@@ -267,22 +267,19 @@ impl Driver {
             self.perform();
         }
         let (calls, sip) = self.engine.residue();
-        let now_mono = now.mono;
-        if calls == 0
-            && let Some(draining) = &mut self.draining
-        {
+        let Some(mut draining) = self.draining.take() else { return false };
+        if calls == 0 {
             draining.hang_up_at = None;
-            draining.give_up_at = draining.give_up_at.min(now_mono + CLOSING_CEILING);
+            draining.give_up_at = draining.give_up_at.min(now.mono + CLOSING_CEILING);
         }
         // A BYE or CANCEL that was lost is repeated: nobody is left in a call that is over for us.
         let done = calls == 0 && sip.waiting == 0;
-        let patience_over = self.draining.as_ref().is_some_and(|d| d.give_up_at <= now.mono);
-        if !done && !patience_over {
+        if !done && draining.give_up_at > now.mono {
+            self.draining = Some(draining);
             return false;
         }
-        if let Some(draining) = self.draining.take() {
-            let _ = draining.answer.send(());
-        }
+        // Whoever asked may be gone.
+        let _ = draining.answer.send(());
         true
     }
 

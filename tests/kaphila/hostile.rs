@@ -303,18 +303,11 @@ fn x9_webhooks_into_the_house_are_refused() {
                 assert_eq!(answer.status, 400, "{scheme}://{host}: {}", answer.json());
             }
         }
-        // Names are looked at when they are dialled.
-        let hooks = crate::receiver::Receiver::start().await;
-        for name in ["localhost", "localhost."] {
-            let url = format!("http://{name}:{}/hook", hooks.addr.port());
-            let answer = key.post("/makecall", &json!({"number": number("0304"), "webhookUrl": url})).await;
-            if answer.status == 200 {
-                key.wait_ended(&crate::api::call_id(&answer.json())).await;
-            }
+        // Other names are looked at when they are dialled; these can lead nowhere else.
+        for name in ["localhost", "localhost.", "LOCALHOST"] {
+            let body = json!({"number": number("0304"), "webhookUrl": format!("http://{name}:9/hook")});
+            assert_eq!(key.post("/makecall", &body).await.status, 400, "{name}");
         }
-        // A second round of deliveries has been tried by now, or none ever will be.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(hooks.events(), Vec::<String>::new());
     });
 }
 

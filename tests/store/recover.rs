@@ -7,8 +7,8 @@ use trunkline::journal::{Journal, Live, RecoverReport, recover};
 use trunkline::model::CallId;
 use trunkline::model::call::{AmdStatus, CallState, CallView, EndReason};
 use trunkline::model::event::CallEvent;
-use trunkline::store::Db;
 use trunkline::store::recordings::RecordingState;
+use trunkline::store::{Db, StoreError};
 
 use crate::{Scratch, T0, at, dialing, ended, formats, key, order, place};
 
@@ -53,6 +53,16 @@ async fn crash(scratch: &Scratch, db: &Db) -> i64 {
     task.await.unwrap();
     std::fs::write(scratch.path().join("call-2.wav"), torn_wav()).unwrap();
     key
+}
+
+#[tokio::test]
+async fn one_server_at_a_time_has_the_database() {
+    let scratch = Scratch::new();
+    let (first, second) = (scratch.db().await, scratch.db().await);
+    let claim = first.claim_for_serving().unwrap();
+    assert!(matches!(second.claim_for_serving(), Err(StoreError::InUse(_))));
+    drop(claim);
+    second.claim_for_serving().unwrap();
 }
 
 #[tokio::test]

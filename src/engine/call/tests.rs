@@ -176,16 +176,13 @@ fn say() -> Command {
     Command::Play { playback, clip: clip(), text, file: None, to: PlayTo::Bridge }
 }
 
+fn gather_order(num_digits: u8, replace: bool) -> GatherOrder {
+    let (prompt, to) = (clip(), PlayTo::Bridge);
+    GatherOrder { prompt, to, num_digits, timeout_ms: 10_000, finish_on_key: None, replace }
+}
+
 fn gather(num_digits: u8) -> Command {
-    let (to, finish_on_key) = (PlayTo::Bridge, None);
-    Command::Gather(GatherOrder {
-        prompt: clip(),
-        to,
-        num_digits,
-        timeout_ms: 10_000,
-        finish_on_key,
-        replace: false,
-    })
+    Command::Gather(gather_order(num_digits, false))
 }
 
 #[test]
@@ -296,9 +293,7 @@ fn a_second_gather_waits_for_no_one() {
     let mut line = Line::answered(order(false));
     line.ask(gather(1)).0.unwrap();
     assert_eq!(line.ask(gather(1)).0, Err(CommandError::GatherInProgress));
-    let Command::Gather(mut again) = gather(1) else { unreachable!() };
-    again.replace = true;
-    let (answer, told) = line.ask(Command::Gather(again));
+    let (answer, told) = line.ask(Command::Gather(gather_order(1, true)));
     assert_eq!((answer, names(&told)), (Ok(Accepted::Done), vec!["gather_timeout", "gather_started"]));
 }
 
