@@ -3,12 +3,14 @@
 //! stands here: request ids, the envelope by path, 405, 413, HEAD, OPTIONS and the net under a panic (CONTRACT 0.1
 //! to 0.4).
 
+pub mod admin;
 pub mod download;
 pub mod fault;
 pub mod fields;
 pub mod gate;
 pub mod idempotency;
 pub mod kaphila;
+pub mod openapi;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,17 +24,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::config::Config;
 use crate::control::admission::Admission;
 use crate::control::idempotency::Idempotency;
 use crate::control::{Calls, Rooms};
-use crate::engine::driver::EngineHandle;
-use crate::journal::{JournalHandle, Live};
-use crate::speech::{Sounds, Speech};
-use crate::store::Db;
 use crate::webhook::Format;
 
 use fault::Fault;
+use openapi::Routes;
 
 /// What every handler is given.
 #[derive(Clone)]
@@ -49,18 +47,9 @@ pub struct App {
 
 impl App {
     /// Control over these rooms, ready to be asked.
-    pub fn new(
-        config: Arc<Config>,
-        db: Db,
-        live: Live,
-        engine: EngineHandle,
-        journal: JournalHandle,
-        speech: Speech,
-        sounds: Sounds,
-    ) -> Self {
-        let admission = Arc::new(Admission::new(Arc::clone(&config), db.clone()));
-        let idempotency = Idempotency::new(db.clone());
-        let rooms = Rooms { config, db, live, journal, engine, speech, sounds: Arc::new(sounds) };
+    pub fn new(rooms: Rooms) -> Self {
+        let admission = Arc::new(Admission::new(Arc::clone(&rooms.config), rooms.db.clone()));
+        let idempotency = Idempotency::new(rooms.db.clone());
         let calls = Arc::new(Calls::new(rooms.clone()));
         Self { rooms, admission, calls, idempotency }
     }
@@ -73,23 +62,25 @@ impl App {
 
 /// One HTTP surface.
 pub struct Dialect {
-    /// Its name; it is also mounted whole under `/<name>`.
+    /// Its name.
     pub name: &'static str,
+    /// Where its routes hang; empty: at the top.
+    pub mounts: &'static [&'static str],
     /// Paths that begin so wear its envelope; the longest match wins. The first row also has every other path.
     pub prefixes: &'static [&'static str],
-    /// Its routes, relative to its mounting point.
-    pub routes: fn(&App) -> Router<App>,
+    /// Its routes, relative to its mounting point, each with its documentation.
+    pub routes: fn(&App) -> Routes,
     /// Its words for what went wrong.
     pub envelope: fn(&Fault) -> Response,
-    /// Its webhooks.
-    pub format: &'static dyn Format,
+    /// Its webhooks, if it sends any.
+    pub format: Option<&'static dyn Format>,
 }
 
 /// Every surface that is served.
-pub const DIALECTS: &[Dialect] = &[kaphila::DIALECT];
+pub const DIALECTS: &[Dialect] = &[kaphila::DIALECT, admin::DIALECT];
 
 /// The webhook forms of all surfaces, for the journal and the webhook worker.
-pub const FORMATS: &[&dyn Format] = &[kaphila::DIALECT.format];
+pub const FORMATS: &[&dyn Format] = &[&kaphila::events::Kaphila];
 
 /// Carries each response's id, for support and for the logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -98,11 +89,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// keys are judged by the peer.
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
+    let mut document = openapi::document();
     for dialect in DIALECTS {
-        let routes = (dialect.routes)(&app);
-        router = router.merge(routes.clone()).nest(&format!("/{}", dialect.name), routes);
+        let (routes, documented) = (dialect.routes)(&app).into_parts();
+        openapi::include(&mut document, documented, dialect.mounts.first().copied().unwrap_or_default());
+        for mount in dialect.mounts {
+            let routes = routes.clone();
+            router = if mount.is_empty() { router.merge(routes) } else { router.nest(mount, routes) };
+        }
     }
-    wrapped(router).with_state(app)
+    wrapped(router.merge(openapi::routes(&document))).with_state(app)
 }
 
 /// What stands around the routes of all surfaces, from the inside out. Bodies are bounded by the gate.
@@ -116,10 +112,11 @@ fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
 
 /// The dialect whose envelope a path wears.
 fn dialect_of(path: &str) -> &'static Dialect {
-    let mounted = |d: &&Dialect| {
-        let rest = path.strip_prefix('/').and_then(|p| p.strip_prefix(d.name));
+    let under = |mount: &str| {
+        let rest = path.strip_prefix(mount).filter(|_| !mount.is_empty());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
+    let mounted = |d: &&Dialect| d.mounts.iter().any(|mount| under(mount));
     if let Some(dialect) = DIALECTS.iter().find(mounted) {
         return dialect;
     }

@@ -2,6 +2,7 @@
 //! environment ([`load`]). An unknown setting is an error that names it.
 
 pub mod load;
+pub mod trunk;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -24,10 +25,14 @@ pub struct Config {
     pub database: Database,
     /// Folders.
     pub paths: Paths,
+    /// What becomes of recordings.
+    pub recordings: Recordings,
     /// Outgoing webhooks.
     pub webhooks: Webhooks,
     /// Rate windows.
     pub ratelimit: RateLimit,
+    /// Who may seem to call.
+    pub callerid: CallerIds,
     /// Bounds of everything.
     pub limits: Limits,
     /// Answering-machine detection.
@@ -42,8 +47,18 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// One address.
-    pub listen: SocketAddr,
+    /// One address or several.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate chain (PEM); with it, HTTPS is spoken instead of HTTP.
+    pub tls_cert: PathBuf,
+    /// Its private key (PEM).
+    pub tls_key: PathBuf,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// From a request's first byte to the end of its head, seconds.
+    pub header_timeout_s: u32,
+    /// How long a connection may idle between requests, seconds.
+    pub idle_timeout_s: u32,
     /// Peers whose `X-Forwarded-For` is believed (CIDRs).
     pub trusted_proxies: Vec<String>,
     /// Largest request body, bytes.
@@ -54,10 +69,24 @@ pub struct Http {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sip {
-    /// The UDP socket.
+    /// The UDP socket. `[::]` takes IPv4 as well.
     pub udp: SocketAddr,
+    /// Where TCP connections are accepted; empty: nowhere.
+    pub tcp: String,
+    /// Where TLS connections are accepted; empty: nowhere.
+    pub tls: String,
+    /// Our certificate with its chain, PEM. Needed for `tls`; shown to carriers that ask for one.
+    pub tls_cert: PathBuf,
+    /// Its private key, PEM.
+    pub tls_key: PathBuf,
+    /// The authorities whose certificates are believed, PEM; empty: those of the system.
+    pub tls_ca: PathBuf,
     /// What others are told to send to (Via, Contact); empty: the interface that routes to the trunk.
     pub external_address: String,
+    /// The same for IPv6 trunks, where `udp` is `[::]`; empty: likewise.
+    pub external_ipv6: String,
+    /// A DNS server's address for the names of trunks, else the system's.
+    pub resolver: String,
 }
 
 /// `[rtp]`
@@ -80,7 +109,7 @@ pub struct Rtp {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// `sqlite://FILE`.
+    /// `sqlite://FILE` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     pub url: String,
 }
 
@@ -92,6 +121,40 @@ pub struct Paths {
     pub sounds: PathBuf,
     /// Recordings.
     pub recordings: PathBuf,
+}
+
+/// `[recordings]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recordings {
+    /// Days that they are kept where their key says nothing; 0: for ever.
+    pub keep_days: u32,
+    /// No recording begins on a disk with less room, bytes.
+    pub min_free_bytes: u64,
+    /// What links to recordings begin with, e.g. `https://calls.example.com`; empty: the host that was asked.
+    pub link_base: String,
+    /// Where they are uploaded to.
+    pub upload: Upload,
+}
+
+/// `[recordings.upload]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upload {
+    /// `s3://BUCKET[/PREFIX]` or `file:///FOLDER`; empty: nowhere.
+    pub url: String,
+    /// An S3 server's own address; empty: Amazon's.
+    pub endpoint: String,
+    /// Its region.
+    pub region: String,
+    /// Access key id.
+    #[serde(deserialize_with = "load::secret")]
+    pub access_key: Secret,
+    /// Secret access key.
+    #[serde(deserialize_with = "load::secret")]
+    pub secret_key: Secret,
+    /// Delete the file here once it lies there.
+    pub delete_local: bool,
 }
 
 /// `[webhooks]`
@@ -110,6 +173,8 @@ pub struct Webhooks {
     pub max_concurrent: usize,
     /// Of these to one host.
     pub max_concurrent_per_host: usize,
+    /// Days that deliveries and events are kept after their call's end; 0: for ever.
+    pub keep_days: u32,
 }
 
 /// `[ratelimit]`
@@ -118,6 +183,14 @@ pub struct Webhooks {
 pub struct RateLimit {
     /// Kaphila's window, seconds.
     pub kaphila_window_s: u64,
+}
+
+/// `[callerid]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallerIds {
+    /// A caller id that a request names must be a number of the key's tenant or on the key's list.
+    pub enforce: bool,
 }
 
 /// `[limits]`
@@ -138,6 +211,8 @@ pub struct Limits {
     pub drain_s: u32,
     /// Events the journal may be behind before new calls are refused.
     pub journal_lag_max: usize,
+    /// How long five faults in a row keep calls from a trunk, seconds.
+    pub trunk_bench_s: u32,
 }
 
 /// `[amd]`
@@ -159,7 +234,7 @@ pub struct Speech {
 }
 
 /// `[[trunk]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrunkConfig {
     /// Name.
@@ -179,12 +254,59 @@ pub struct TrunkConfig {
     pub codecs: Vec<String>,
     /// No response in this time: next trunk, milliseconds.
     pub no_response_timeout_ms: u32,
+    /// Calls at once; 0: no limit.
+    pub max_calls: u32,
+    /// INVITEs in any second; 0: no limit.
+    pub calls_per_second: u32,
+    /// Further networks of the carrier's signalling (CIDRs).
+    pub source_cidrs: Vec<String>,
+    /// Keep a registration at the proxy.
+    pub register: bool,
+    /// Lifetime asked for, seconds.
+    pub register_expires_s: u32,
+    /// Calls that come in must show the trunk's credentials.
+    pub auth_inbound: bool,
+    /// Encryption of the sound: `never` is all there is.
+    pub srtp: String,
+    /// How digits travel: `auto`, `rfc4733`, `info` or `inband`.
+    pub dtmf: String,
+    /// How the callee's number is written: `prefix`, `e164`, `plus` or a template.
+    pub number_format: String,
+    /// The trunk's country code, for `{national}`.
+    pub country_code: String,
+    /// How the caller's number is written: likewise; empty: as given.
+    pub caller_id_format: String,
+    /// User part of From in place of the caller id.
+    pub from_user: String,
+    /// Host of From in place of our address.
+    pub from_domain: String,
+    /// Headers that tell who calls: `pai`, `ppi`, `rpid`.
+    pub identity: Vec<String>,
+    /// Number in a Diversion header.
+    pub diversion: String,
+    /// Lower comes first for keys of that policy.
+    pub priority: u32,
+    /// Share of first places for keys of that policy.
+    pub weight: u32,
+    /// What Via and Contact say to this trunk; empty: as `sip.external_address`.
+    pub external_address: String,
+    /// What the SDP says to this trunk; empty: as `rtp.external_address`.
+    pub media_address: String,
+    /// Follow a 3xx to hosts of the trunk's own networks.
+    pub allow_redirects: bool,
+    /// Seconds between OPTIONS; 0: none.
+    pub options_interval_s: u32,
 }
 
 impl Default for Http {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 3000))],
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            max_connections: 4096,
+            header_timeout_s: 10,
+            idle_timeout_s: 75,
             trusted_proxies: Vec::new(),
             max_body_bytes: 256 * 1024,
         }
@@ -193,7 +315,17 @@ impl Default for Http {
 
 impl Default for Sip {
     fn default() -> Self {
-        Self { udp: SocketAddr::from(([0, 0, 0, 0], 5060)), external_address: String::new() }
+        Self {
+            udp: SocketAddr::from(([0, 0, 0, 0], 5060)),
+            tcp: String::new(),
+            tls: String::new(),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_ca: PathBuf::new(),
+            external_address: String::new(),
+            external_ipv6: String::new(),
+            resolver: String::new(),
+        }
     }
 }
 
@@ -216,6 +348,13 @@ impl Default for Paths {
     }
 }
 
+impl Default for Recordings {
+    fn default() -> Self {
+        let min_free_bytes = 256 * 1024 * 1024;
+        Self { keep_days: 0, min_free_bytes, link_base: String::new(), upload: Upload::default() }
+    }
+}
+
 impl Default for Webhooks {
     fn default() -> Self {
         Self {
@@ -225,6 +364,7 @@ impl Default for Webhooks {
             resolver: String::new(),
             max_concurrent: 512,
             max_concurrent_per_host: 16,
+            keep_days: 30,
         }
     }
 }
@@ -245,6 +385,7 @@ impl Default for Limits {
             playback_queue_max: 20,
             drain_s: 30,
             journal_lag_max: 20_000,
+            trunk_bench_s: 30,
         }
     }
 }
@@ -272,6 +413,27 @@ impl Default for TrunkConfig {
             caller_id: String::new(),
             codecs: vec!["PCMU".into(), "PCMA".into()],
             no_response_timeout_ms: 2000,
+            max_calls: 0,
+            calls_per_second: 0,
+            source_cidrs: Vec::new(),
+            register: false,
+            register_expires_s: 300,
+            auth_inbound: false,
+            srtp: "never".into(),
+            dtmf: "auto".into(),
+            number_format: "prefix".into(),
+            country_code: String::new(),
+            caller_id_format: String::new(),
+            from_user: String::new(),
+            from_domain: String::new(),
+            identity: Vec::new(),
+            diversion: String::new(),
+            priority: 0,
+            weight: 1,
+            external_address: String::new(),
+            media_address: String::new(),
+            allow_redirects: false,
+            options_interval_s: 0,
         }
     }
 }

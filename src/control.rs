@@ -1,5 +1,6 @@
 //! The control room: everything that is decided before the engine acts. It says who may ask ([`admission`]), which
-//! way a call goes ([`routing`]), what may be dialled ([`numbers`]), what was done before ([`idempotency`]), and carries
+//! way a call goes ([`routing`], [`trunks`]), what may be dialled ([`numbers`], [`policy`]), what was done before
+//! ([`idempotency`]), and carries
 //! the verbs out ([`Calls`]). It never reads HTTP and never words an answer: it says no with a [`Refusal`], and each
 //! surface has its own words for those.
 
@@ -7,8 +8,10 @@ pub mod admission;
 pub mod calls;
 pub mod idempotency;
 pub mod numbers;
+pub mod policy;
 pub mod rate;
 pub mod routing;
+pub mod trunks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,8 +21,12 @@ use crate::engine::driver::EngineHandle;
 use crate::journal::{JournalHandle, Live};
 use crate::model::account::ApiKey;
 use crate::model::call::CommandError;
+use crate::recordings::Recordings;
 use crate::speech::{Sounds, Speech, SpeechError};
 use crate::store::{Db, StoreError};
+
+use routing::Resolver;
+use trunks::Fleet;
 
 pub use calls::{Calls, Gather, PlaceCall, Placed};
 
@@ -40,6 +47,12 @@ pub struct Rooms {
     pub speech: Speech,
     /// Sound files to audio.
     pub sounds: Arc<Sounds>,
+    /// Finished recordings.
+    pub recordings: Arc<Recordings>,
+    /// How the trunks do.
+    pub fleet: Arc<Fleet>,
+    /// Where the trunks are.
+    pub resolver: Arc<Resolver>,
 }
 
 /// Who is asking in this request.
@@ -67,8 +80,17 @@ pub enum Refusal {
         /// Seconds until a request is taken again.
         retry_after_s: u64,
     },
-    /// The number is one that is never dialled.
+    /// The number is that of an emergency or premium-rate service, which the key may not call.
     NumberNotAllowed,
+    /// The number is in a country that the key may not call.
+    DestinationNotAllowed,
+    /// The key has placed as many calls in the last minute as it may; `retry_after_s` is at least 1.
+    TooFast {
+        /// Seconds until the next call may be placed.
+        retry_after_s: u64,
+    },
+    /// The key's calls have taken or hold as many credits today as they may.
+    DayIsSpent,
     /// No live call of this key has that id.
     UnknownCall,
     /// The call is not answered yet.
@@ -89,6 +111,8 @@ pub enum Refusal {
     NoCredits,
     /// The key has no enabled trunk.
     NoTrunks,
+    /// Every trunk of the key is at a limit of its own.
+    TrunksBusy,
     /// Every trunk was tried in vain.
     OriginationFailed {
         /// Endpoint names in the order tried.

@@ -5,16 +5,19 @@
 pub mod driver;
 
 mod call;
+mod gates;
 mod gather;
 mod outcome;
 mod ports;
+mod target;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use media::{BridgeId, LegSettings};
@@ -24,17 +27,25 @@ use sip::{SessionEvent, SessionId};
 
 use crate::model::call::{Accepted, CallOrder, Command, CommandError};
 use crate::model::event::Stamped;
+use crate::model::trunk::{TrunkNews, TrunkWatch};
 use crate::model::{CallId, Now};
 use call::{Call, Ctx, Seeds, Step};
+use gates::Gates;
 use ports::Ports;
+use target::target;
+use watch::Watches;
 
 /// What the engine needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What From headers say.
     pub sip_address: IpAddr,
+    /// What From headers say to trunks of the other IP version, where there are such.
+    pub sip_address_other: Option<IpAddr>,
     /// What session descriptions say.
     pub media_address: IpAddr,
+    /// What session descriptions say to trunks of the other IP version, where there are such.
+    pub media_address_other: Option<IpAddr>,
     /// Where RTP sockets are bound.
     pub rtp_bind: IpAddr,
     /// First and last RTP port.
@@ -51,12 +62,32 @@ pub struct Settings {
     pub amd: media::AmdConfig,
 }
 
+impl Settings {
+    /// What From headers say to a trunk.
+    fn sip_address_for(&self, trunk: IpAddr) -> IpAddr {
+        of_version(self.sip_address, self.sip_address_other, trunk)
+    }
+
+    /// What session descriptions say to a trunk.
+    fn media_address_for(&self, trunk: IpAddr) -> IpAddr {
+        of_version(self.media_address, self.media_address_other, trunk)
+    }
+}
+
+/// That of two addresses which a peer of this address can reach.
+fn of_version(first: IpAddr, other: Option<IpAddr>, peer: IpAddr) -> IpAddr {
+    let same = first.is_ipv4() == peer.to_canonical().is_ipv4();
+    other.filter(|_| !same).unwrap_or(first)
+}
+
 /// What happens to the engine from outside.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A SIP message came in.
     Datagram(sip::Peer, &'a [u8]),
-    /// A datagram could not be delivered there.
+    /// A SIP message came in for which there is no time.
+    Excess(sip::Peer, &'a [u8]),
+    /// A message could not be delivered there.
     Unreachable(sip::Peer),
     /// A media worker reports.
     Heard(media::Event),
@@ -73,6 +104,8 @@ pub enum Output {
     Media(media::Command),
     /// This happened.
     Event(Stamped),
+    /// This became of a trunk (its endpoint name) apart from any call.
+    Trunk(String, TrunkNews),
 }
 
 /// The engine. See the module's words.
@@ -85,6 +118,8 @@ pub struct Engine {
     current: BTreeMap<CallId, SessionId>,
     bridges: BTreeMap<BridgeId, CallId>,
     ports: Ports,
+    gates: Gates,
+    watches: Watches,
     deadlines: BTreeSet<(Instant, CallId)>,
     outputs: VecDeque<Output>,
     next_bridge: u64,
@@ -107,6 +142,8 @@ impl Engine {
             current: BTreeMap::new(),
             bridges: BTreeMap::new(),
             ports: Ports::new(min, max),
+            gates: Gates::default(),
+            watches: Watches::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             next_bridge: 1,
@@ -158,6 +195,12 @@ impl Engine {
         answer.unwrap_or(Err(CommandError::UnknownCall))
     }
 
+    /// Keeps registrations at these trunks and asks for them now and then; at no others from here on.
+    pub fn watch(&mut self, now: Now, trunks: Vec<TrunkWatch>) {
+        self.watches.set(now.mono, &mut self.endpoint, trunks);
+        self.pump(now);
+    }
+
     /// Hangs up every call: the server stops.
     pub fn shut_down(&mut self, now: Now) {
         let ids: Vec<CallId> = self.calls.keys().copied().collect();
@@ -171,6 +214,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
             Input::Datagram(from, bytes) => self.endpoint.handle_datagram(now.mono, from, bytes),
+            Input::Excess(from, bytes) => self.endpoint.handle_excess(from, bytes),
             Input::Unreachable(peer) => self.endpoint.handle_transport_error(now.mono, peer),
             Input::Heard(event) => {
                 if let Some(id) = self.bridges.get(&event.bridge).copied() {
@@ -179,6 +223,9 @@ impl Engine {
             }
             Input::Timeout => {
                 self.endpoint.handle_timeout(now.mono);
+                let ours = self.settings.sip_address;
+                let news = self.watches.timeout(now.mono, &mut self.endpoint, ours);
+                self.outputs.extend(news.into_iter().map(|(trunk, news)| Output::Trunk(trunk, news)));
                 while let Some((at, id)) = self.deadlines.first().copied()
                     && at <= now.mono
                 {
@@ -197,14 +244,24 @@ impl Engine {
         self.endpoint.poll_transmit().map(Output::Transmit)
     }
 
+    /// The name that the certificate of a peer must show on TLS.
+    pub fn server_name(&self, peer: sip::Peer) -> Option<&str> {
+        self.endpoint.server_name(peer)
+    }
+
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let calls = self.deadlines.first().map(|(at, _)| *at);
-        [calls, self.endpoint.poll_timeout()].into_iter().flatten().min()
+        [calls, self.endpoint.poll_timeout(), self.watches.deadline()].into_iter().flatten().min()
     }
 
     /// Hands the endpoint's events to their calls until there are none.
     fn pump(&mut self, now: Now) {
+        while let Some((id, event)) = self.endpoint.poll_errand() {
+            if let Some((trunk, news)) = self.watches.heard(id, event) {
+                self.outputs.push_back(Output::Trunk(trunk, news));
+            }
+        }
         while let Some((session, event)) = self.endpoint.poll_event() {
             let over = matches!(event, SessionEvent::Terminated(_));
             let owner = self.sessions.get(&session).copied();
@@ -242,8 +299,8 @@ impl Engine {
         }
         let was_live = call.live();
         let mut steps = VecDeque::new();
-        let settings = &self.settings;
-        let mut ctx = Ctx { now, settings, steps: &mut steps };
+        let (settings, gates) = (&self.settings, &mut self.gates);
+        let mut ctx = Ctx { now, settings, gates, steps: &mut steps };
         let worked = catch_unwind(AssertUnwindSafe(|| work(&mut call, &mut ctx)));
         if worked.is_err() {
             tracing::error!(call = %id, "a call's state machine panicked; the call is ended");
@@ -292,7 +349,7 @@ impl Engine {
             call.port = port;
             self.outputs.push_back(Output::Media(call.open(&self.settings)));
         } else {
-            call.fail(&mut Ctx { now, settings: &self.settings, steps });
+            call.fail(&mut Ctx { now, settings: &self.settings, gates: &mut self.gates, steps });
         }
     }
 
@@ -305,7 +362,14 @@ impl Engine {
 
     fn invite(&mut self, now: Now, call: &mut Call, trunk: usize, offer: Bytes, steps: &mut VecDeque<Step>) {
         let id = call.order.id;
-        let invited = match target(&call.order, trunk, self.settings.sip_address) {
+        if let Some(plan) = call.order.trunks.get(trunk) {
+            let ours = plan.profile.external_address;
+            for hop in &plan.hops {
+                self.endpoint.advertise(hop.address.ip(), ours);
+            }
+        }
+        let way = (call.hop(), call.redirect());
+        let invited = match target(&call.order, trunk, way, &self.settings) {
             Some(target) => self.endpoint.invite(now.mono, target, offer).ok(),
             None => None,
         };
@@ -315,42 +379,10 @@ impl Engine {
         } else {
             // The endpoint is full or the trunk unusable: to the call that is one more failed attempt.
             self.current.remove(&id);
-            let mut ctx = Ctx { now, settings: &self.settings, steps };
+            let mut ctx = Ctx { now, settings: &self.settings, gates: &mut self.gates, steps };
             call.signalled(&mut ctx, SessionEvent::Terminated(no_invite()));
         }
     }
-}
-
-/// The INVITE of one attempt: `00` and the number at the trunk, the caller id of the order or the trunk.
-fn target(order: &CallOrder, trunk: usize, our_address: IpAddr) -> Option<sip::Target> {
-    let plan = order.trunks.get(trunk)?;
-    let user = format!("{}{}", plan.dial_prefix, order.to.digits());
-    let caller = order.from.as_ref().or(plan.caller_id.as_ref());
-    let anonymous = matches!(caller, Some(crate::model::CallerId::Anonymous));
-    let from_user = caller.map_or("trunkline", |c| c.user());
-    let from_host = match anonymous {
-        true => sip::Host::Name("anonymous.invalid".to_owned()),
-        false => sip::Host::Addr(our_address),
-    };
-    let headers = if anonymous { vec![("Privacy".to_owned(), "id".to_owned())] } else { Vec::new() };
-    let credentials = (!plan.username.is_empty())
-        .then(|| sip::Credentials { username: plan.username.clone(), password: plan.password.0.clone() });
-    Some(sip::Target {
-        uri: sip::Uri::sip_at(&user, host(&plan.host), plan.port),
-        from: sip::Uri::sip_at(from_user, from_host, None),
-        from_display: anonymous.then(|| "Anonymous".to_owned()),
-        peer: sip::Peer::udp(plan.address),
-        credentials,
-        headers,
-        no_response_timeout: Duration::from_millis(plan.no_response_timeout_ms.into()),
-        sources: Vec::new(),
-    })
-}
-
-/// A host as the trunk's proxy has it: a name, or an address (IPv6 in brackets).
-fn host(text: &str) -> sip::Host {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    bare.parse().map_or_else(|_| sip::Host::Name(text.to_owned()), sip::Host::Addr)
 }
 
 /// What an attempt comes to that could not even be sent.

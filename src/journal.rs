@@ -24,7 +24,7 @@ use crate::webhook::Format;
 
 pub use live::{Folded, Live};
 pub use record::Recorder;
-pub use recover::{RecoverReport, recover};
+pub use recover::{RecoverReport, recover, recover_others};
 
 /// Events in one transaction at most, so that a long queue still becomes visible step by step.
 const BATCH_MAX: usize = 512;

@@ -12,6 +12,7 @@ use trunkline::cli;
 use trunkline::config::{Config, load};
 use trunkline::demo::{self, DemoOptions};
 use trunkline::server::{self, Server};
+use trunkline::speech::Speech;
 
 #[derive(Parser)]
 #[command(version, about = "A telephony media engine: SIP and RTP spoken by itself, HTTP to its users")]
@@ -35,6 +36,18 @@ enum Command {
     Keys(cli::KeysArgs),
     /// Add, list and remove trunks.
     Trunks(cli::TrunksArgs),
+    /// Make, list, suspend and resume tenants.
+    Tenants(cli::TenantsArgs),
+    /// Add, list and remove numbers that can be called.
+    Numbers(cli::NumbersArgs),
+    /// Look at webhooks that were sent, send them again, or receive some for a trial.
+    Webhooks(cli::WebhooksArgs),
+    /// Save the database, the sounds and the list of recordings into one file, beside a running server.
+    Backup(cli::BackupArgs),
+    /// Bring back what was saved.
+    Restore(cli::RestoreArgs),
+    /// Check everything that a server needs, in plain words.
+    Doctor(cli::DoctorArgs),
     /// Print the sample configuration: every setting with its default.
     Config,
 }
@@ -73,9 +86,48 @@ async fn run(command: Command, config: Option<&Path>) -> Result<bool, Failure> {
             cli::trunks(args, &config).await?;
             Ok(true)
         }
+        Command::Tenants(args) => {
+            let config = settings(config)?;
+            cli::tenants(args, &config).await?;
+            Ok(true)
+        }
+        Command::Numbers(args) => {
+            let config = settings(config)?;
+            cli::numbers(args, &config).await?;
+            Ok(true)
+        }
+        Command::Webhooks(args) => {
+            let config = settings(config)?;
+            cli::webhooks(args, &config).await?;
+            Ok(true)
+        }
+        Command::Backup(args) => {
+            let config = settings(config)?;
+            cli::backup(args, &config).await?;
+            Ok(true)
+        }
+        Command::Restore(args) => {
+            let config = settings(config)?;
+            cli::restore(args, &config).await?;
+            Ok(true)
+        }
+        Command::Doctor(args) => doctor(args, config).await,
         Command::Config => {
             print!("{}", load::SAMPLE);
             Ok(true)
+        }
+    }
+}
+
+async fn doctor(args: cli::DoctorArgs, path: Option<&Path>) -> Result<bool, Failure> {
+    match settings(path) {
+        Ok(config) => {
+            let voices = Speech::new(&config.speech).map(|speech| speech.name().to_owned());
+            Ok(cli::doctor(args, &config, voices.map_err(|error| error.to_string())).await?)
+        }
+        Err(error) => {
+            println!("{}", cli::unreadable(&args, error.as_ref()));
+            Ok(false)
         }
     }
 }

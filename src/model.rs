@@ -5,6 +5,9 @@ pub mod account;
 pub mod call;
 pub mod cidr;
 pub mod event;
+pub mod forms;
+pub mod proxy;
+pub mod trunk;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -50,6 +53,16 @@ impl Timestamp {
     pub fn iso_ms(self) -> String {
         let at = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         format!("{at:.3}")
+    }
+
+    /// Reads an ISO 8601 moment with its offset (`2026-11-01T00:00:00Z`), or a day, which means its beginning in UTC.
+    pub fn from_iso(text: &str) -> Option<Self> {
+        if let Ok(at) = text.parse::<jiff::Timestamp>() {
+            return Some(Self(at.as_millisecond()));
+        }
+        let day: jiff::civil::Date = text.parse().ok().filter(|_| text.len() == 10)?;
+        let at = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(Self(at.timestamp().as_millisecond()))
     }
 
     /// Whole seconds since the epoch, rounded down.
@@ -191,6 +204,21 @@ mod tests {
     fn time_prints_with_milliseconds() {
         assert_eq!(Timestamp(1_771_322_520_007).iso_ms(), "2026-02-17T10:02:00.007Z");
         assert_eq!(Timestamp(0).iso_ms(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn moments_and_days_are_read() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:01Z", Some(1000)),
+            ("1970-01-01T01:00:00+01:00", Some(0)),
+            ("1970-01-02", Some(86_400_000)),
+            ("1970-01-02T00:00:00", None),
+            ("1970-13-01", None),
+            ("tomorrow", None),
+            ("", None),
+        ] {
+            assert_eq!(Timestamp::from_iso(text), ms.map(Timestamp), "{text}");
+        }
     }
 
     #[test]

@@ -1,26 +1,32 @@
 //! The running server: starts every room on a configuration, in an order in which nothing can be asked of a room
 //! that is not there yet, and stops them the other way round.
 
-use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+mod sockets;
+mod watch;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api::{self, App};
 use crate::clock;
 use crate::config::Config;
+use crate::control::Rooms;
+use crate::control::routing::Resolver;
+use crate::control::trunks::{Fleet, keeper};
 use crate::engine::driver::{self, EngineHandle, Parts};
 use crate::engine::{Engine, Settings};
+use crate::http::{ListenError, Listener, Serving};
 use crate::journal::{self, Journal, JournalHandle, Live, RecoverReport};
+use crate::recordings::{self, Recordings, RecordingsError};
 use crate::speech::{Sounds, Speech, SpeechError};
 use crate::store::trunks::{NewTrunk, TrunkInvalid};
-use crate::store::{Db, StoreError};
+use crate::store::{Db, StoreError, without_password};
 use crate::webhook::{Worker, WorkerError, WorkerHandle};
 
 /// Why the server did not start.
@@ -29,13 +35,16 @@ pub enum StartError {
     /// A socket could not be opened.
     #[error("cannot listen on {what} {address}: {source}")]
     Listen {
-        /// `HTTP` or `SIP`.
+        /// The protocol.
         what: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },
+    /// The HTTP listener.
+    #[error(transparent)]
+    Http(#[from] ListenError),
     /// A folder could not be made.
     #[error("cannot use folder {path}: {source}")]
     Folder {
@@ -50,6 +59,9 @@ pub enum StartError {
     /// An address in the configuration cannot be read.
     #[error("`{0}` is not an IP address")]
     Address(String),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] sip::tokio::TlsError),
     /// No randomness.
     #[error("the system gives no random numbers")]
     Random,
@@ -62,6 +74,9 @@ pub enum StartError {
     /// The webhook settings.
     #[error(transparent)]
     Webhooks(#[from] WorkerError),
+    /// The settings of recordings.
+    #[error(transparent)]
+    Recordings(#[from] RecordingsError),
     /// A `[[trunk]]` of the configuration.
     #[error(transparent)]
     Trunk(#[from] TrunkInvalid),
@@ -69,17 +84,19 @@ pub enum StartError {
 
 /// A running server.
 pub struct Server {
-    http: SocketAddr,
+    http: Vec<SocketAddr>,
+    https: bool,
     sip: SocketAddr,
     engine: EngineHandle,
     journal: JournalHandle,
     webhooks: WorkerHandle,
     app: App,
-    stop_http: oneshot::Sender<()>,
-    http_task: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    archivist: JoinHandle<()>,
+    serving: Serving,
     db: Db,
-    /// Held for as long as the server runs.
-    _claim: File,
+    /// Keeps the right to serve for as long as the server runs.
+    node: JoinHandle<()>,
 }
 
 impl Server {
@@ -89,27 +106,16 @@ impl Server {
     /// Names what could not be opened.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        // What calls leave behind is nobody else's to hear.
-        for (folder, mode) in [(&config.paths.recordings, 0o700), (&config.paths.sounds, 0o755)] {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(mode)
-                .create(folder)
-                .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
-        }
+        make_folders(&config)?;
         // Sockets first, then the database for this process alone: a second server beside this one stops here,
         // before it takes this one's calls for a crash's.
-        let listen = config.http.listen;
-        let refused = |source| StartError::Listen { what: "HTTP", address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(refused)?;
-        let http = listener.local_addr().map_err(refused)?;
-        let refused = |source| StartError::Listen { what: "SIP", address: config.sip.udp, source };
-        let socket = sip::tokio::UdpTransport::bind(config.sip.udp).await.map_err(refused)?;
-        let bound = socket.local_addr().map_err(refused)?;
+        let listener = Listener::bind(&config.http).await?;
+        let (http, https) = (listener.addresses(), !config.http.tls_cert.as_os_str().is_empty());
+        let sockets = sockets::open(&config).await?;
         let speech = Speech::new(&config.speech)?;
         let sounds = Sounds::new(config.paths.sounds.clone());
         let db = Db::open(&config.database.url).await?;
-        let claim = db.claim_for_serving()?;
+        let node = db.claim_for_serving().await?;
         for trunk in &config.trunk {
             db.upsert_trunk(&NewTrunk::try_from(trunk)?).await?;
         }
@@ -122,27 +128,42 @@ impl Server {
         let live = Live::default();
         let wake = Arc::new(Notify::new());
         let (journal, _) = Journal::start(db.clone(), live.clone(), api::FORMATS.to_vec(), wake.clone());
-        let webhooks = Worker::start(db.clone(), api::FORMATS.to_vec(), &config.webhooks, wake)?;
-        let (engine, sip) = start_engine(&config, journal.clone(), socket, bound)?;
+        let webhooks = Worker::start(db.clone(), api::FORMATS.to_vec(), &config.webhooks, wake.clone())?;
+        let bench = Duration::from_secs(config.limits.trunk_bench_s.into());
+        let fleet = Arc::new(Fleet::new(bench));
+        let (engine, sip) = start_engine(&config, journal.clone(), Arc::clone(&fleet), sockets)?;
 
-        let app = App::new(config, db.clone(), live, engine.clone(), journal.clone(), speech, sounds);
-        let (stop_http, stopped) = oneshot::channel::<()>();
-        let router = api::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
-        let http_task = tokio::spawn(async move {
-            let stop = async {
-                // A dropped sender stops the listener too.
-                let _ = stopped.await;
-            };
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-                tracing::error!(%error, "the HTTP listener ended");
-            }
+        let resolver = Arc::new(Resolver::new(config.sip.udp.ip(), &config.sip.resolver));
+        let recordings = Arc::new(Recordings::open(&config, db.clone()).await?);
+        let archivist = recordings::keep(Arc::clone(&recordings));
+        let watch = watch::Watch {
+            db: db.clone(),
+            live: live.clone(),
+            engine: engine.clone(),
+            wake,
+            recordings: config.paths.recordings.clone(),
+        };
+        let node = tokio::spawn(watch.run(node));
+        let app = App::new(Rooms {
+            config,
+            db: db.clone(),
+            live,
+            journal: journal.clone(),
+            engine: engine.clone(),
+            speech,
+            sounds: Arc::new(sounds),
+            recordings,
+            fleet,
+            resolver,
         });
-        Ok(Self { http, sip, engine, journal, webhooks, app, stop_http, http_task, db, _claim: claim })
+        let keeper = keeper::start(app.rooms.clone());
+        let serving = listener.serve(&api::router(app.clone()));
+        Ok(Self { http, https, sip, engine, journal, webhooks, app, keeper, archivist, serving, db, node })
     }
 
-    /// Where HTTP is served.
+    /// Where HTTP is served: the first address of the configuration.
     pub fn http_addr(&self) -> SocketAddr {
-        self.http
+        self.http.first().copied().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
     /// Where SIP is spoken.
@@ -159,28 +180,44 @@ impl Server {
     /// given a last chance (what remains is sent after the next start).
     pub async fn stop(self) {
         self.app.drain();
+        self.keeper.abort();
         self.engine.drain().await;
         self.journal.flush().await;
         self.webhooks.stop().await;
-        // The task may have ended already.
-        let _ = self.stop_http.send(());
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.http_task).await;
+        // An upload that is cut off is done anew after the next start.
+        self.archivist.abort();
+        self.serving.stop(Duration::from_millis(500)).await;
+        self.node.abort();
         self.db.close().await;
     }
+}
+
+/// The folders of sounds and recordings. What calls leave behind is nobody else's to hear.
+fn make_folders(config: &Config) -> Result<(), StartError> {
+    for (folder, mode) in [(&config.paths.recordings, 0o700), (&config.paths.sounds, 0o755)] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(folder)
+            .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
+    }
+    Ok(())
 }
 
 fn start_engine(
     config: &Config,
     journal: JournalHandle,
-    socket: sip::tokio::UdpTransport,
-    bound: SocketAddr,
+    fleet: Arc<Fleet>,
+    sockets: sip::tokio::Sockets,
 ) -> Result<(EngineHandle, SocketAddr), StartError> {
-    let address = our_address(&config.sip.external_address, bound.ip())?;
+    let bound = sockets.local_addr(sip::Transport::Udp).unwrap_or(config.sip.udp);
+    let told = sockets::told(&config.sip.external_address, &config.sip.external_ipv6, bound.ip())?;
 
     let heard_wake = Arc::new(Notify::new());
     let wake = heard_wake.clone();
     let media_config = media::MediaConfig {
         workers: config.rtp.workers,
+        min_free_bytes: config.recordings.min_free_bytes,
         wake: Some(Box::new(move || wake.notify_one())),
         ..media::MediaConfig::default()
     };
@@ -188,18 +225,19 @@ fn start_engine(
 
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
-    let sip_config = sip::Config {
-        user_agent: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
-        max_sessions: config.limits.max_calls.saturating_mul(2),
-        ..sip::Config::new(SocketAddr::new(address, bound.port()))
-    };
-    let engine = Engine::new(settings(config, address)?, sip_config, seed);
+    let sip_config = sockets::endpoint(config, &sockets, bound, told);
+    let engine = Engine::new(settings(config, told)?, sip_config, seed);
+    let news = Arc::clone(&fleet);
     let parts = Parts {
-        socket,
+        sockets,
         media,
         heard,
         heard_wake,
-        events: Box::new(move |event| journal.record(event)),
+        events: Box::new(move |event| {
+            fleet.heard(&event);
+            journal.record(event);
+        }),
+        trunks: Box::new(move |trunk, told| news.news(trunk, told)),
         drain: Duration::from_secs(config.limits.drain_s.into()),
     };
     let (handle, task) = driver::start(engine, parts);
@@ -211,18 +249,22 @@ fn start_engine(
             std::process::abort();
         }
     });
-    Ok((handle, SocketAddr::new(address, bound.port())))
+    Ok((handle, SocketAddr::new(told.first, bound.port())))
 }
 
-fn settings(config: &Config, sip_address: IpAddr) -> Result<Settings, StartError> {
+fn settings(config: &Config, told: sockets::Told) -> Result<Settings, StartError> {
+    let rtp = &config.rtp;
+    let media = sockets::told(&rtp.external_address, &config.sip.external_ipv6, rtp.bind)?;
     let initial_silence = match config.amd.initial_silence.as_str() {
         "human" => media::amd::InitialSilence::Human,
         "unknown" => media::amd::InitialSilence::Unknown,
         _ => media::amd::InitialSilence::Machine,
     };
     Ok(Settings {
-        sip_address,
-        media_address: our_address(&config.rtp.external_address, config.rtp.bind)?,
+        sip_address: told.first,
+        sip_address_other: told.other,
+        media_address: media.first,
+        media_address_other: media.other,
         rtp_bind: config.rtp.bind,
         rtp_ports: (config.rtp.port_min, config.rtp.port_max),
         leg: media::LegSettings {
@@ -236,31 +278,16 @@ fn settings(config: &Config, sip_address: IpAddr) -> Result<Settings, StartError
     })
 }
 
-/// The address others are told: the configured one, the bound one, or that of the interface that leads outside
-/// (asked of the routing table by connecting an unused socket; nothing is sent).
-fn our_address(external: &str, bound: IpAddr) -> Result<IpAddr, StartError> {
-    if !external.is_empty() {
-        return external.parse().map_err(|_| StartError::Address(external.to_owned()));
-    }
-    if !bound.is_unspecified() {
-        return Ok(bound);
-    }
-    let routed = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        // TEST-NET-1 (RFC 5737): any address outside will do.
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    Ok(routed().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
-}
-
 /// Prints the first lines an operator sees.
 pub async fn announce(server: &Server, config: &Config) {
-    tracing::info!("HTTP on http://{}", server.http_addr());
+    let scheme = if server.https { "https" } else { "http" };
+    for address in &server.http {
+        tracing::info!("HTTP on {scheme}://{address}, described at {scheme}://{address}/docs");
+    }
     tracing::info!("SIP on udp {}", server.sip_addr());
     tracing::info!(
         "database {}, sounds {}, recordings {}",
-        config.database.url,
+        without_password(&config.database.url),
         config.paths.sounds.display(),
         config.paths.recordings.display()
     );

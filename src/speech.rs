@@ -9,6 +9,7 @@ mod cache;
 mod decode;
 #[cfg(feature = "embedded-voice")]
 mod embedded;
+mod library;
 mod program;
 mod resample;
 mod shape;
@@ -28,6 +29,7 @@ use crate::config;
 use cache::Lru;
 #[cfg(feature = "embedded-voice")]
 use embedded::Embedded;
+pub use library::{Listed, ShelfError, Upload, split_file};
 use program::Program;
 pub use sounds::{SoundError, Sounds};
 pub use voices::{Gender, Voice};

@@ -1,49 +1,65 @@
 //! The database: every SQL statement of the server and the two things that everybody is given, [`Db`] to read
-//! and [`Tx`] to change. One connection writes and in-process writers queue for it, so that nobody ever meets
-//! "database is locked"; readers have their own connections and see what is committed.
+//! and [`Tx`] to change. It is SQLite for one process, or PostgreSQL for any number of them.
+//!
+//! With SQLite one connection writes and in-process writers queue for it, so that nobody ever meets "database is
+//! locked"; readers have their own connections and see what is committed. With PostgreSQL transactions are READ
+//! COMMITTED: whoever decides on what was read locks the row first ([`Tx::lock_key`], [`Tx::lock_calls`]), keys before
+//! calls and each in ascending order, so that nobody waits in a circle. Each serving process is a node ([`nodes`]), and
+//! calls, webhooks and requests under way carry the node that has them. Processes that share a database share the
+//! folder of recordings too, because the one that cleans up after a dead one repairs its files.
 //!
 //! This room knows no business rule beyond what a single statement must guarantee (a balance never falls below
 //! what is held; an end is final). It owns no clock and never logs a secret. The SQL keeps to what SQLite and
-//! PostgreSQL share: `$1` places, TEXT ids, BIGINT milliseconds, `RETURNING`, `ON CONFLICT`.
+//! PostgreSQL share: `$1` places, TEXT ids, BIGINT milliseconds, `RETURNING`, `ON CONFLICT`. What only PostgreSQL knows
+//! (locks, its clock) is used where only several processes need it.
 
 pub mod accounts;
+pub mod audit;
+pub mod backup;
 pub mod calls;
+pub mod caps;
+pub mod deliveries;
 pub mod history;
 pub mod idempotency;
 mod ids;
+pub mod keys;
 mod migrate;
+pub mod nodes;
+pub mod numbers;
 pub mod outbox;
+mod pools;
+pub mod rates;
 pub mod recordings;
 pub mod rows;
+mod sql;
+pub mod tenants;
 pub mod trunks;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::str::FromStr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{PgPool, Postgres, Sqlite, Transaction};
 
-/// Connections that only read.
-const READERS: u32 = 4;
+use self::pools::Pools;
+use self::sql::{Connection, Pooled, Row, Statement, in_time, sql};
+use crate::model::CallId;
 
-/// How long a writer waits for another process, the command line for instance.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+use pools::private;
+pub use pools::without_password;
 
-/// How long a task waits for its turn to write or to read.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a database that is well needs at most for [`Db::ping`].
+const PING_WITHIN: Duration = Duration::from_secs(2);
 
 /// What can go wrong in the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL names no database that this program can open.
-    #[error("database url {0:?} is not supported: use sqlite://FILE")]
+    #[error(
+        "database url {0:?} is not supported: use sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE"
+    )]
     Url(String),
     /// The database itself.
     #[error("database: {0}")]
@@ -69,12 +85,24 @@ pub enum StoreError {
     /// The balance would fall below what calls under way hold.
     #[error("credits of {0} would fall below what its calls hold")]
     BelowHeld(String),
+    /// A tenant that does not exist.
+    #[error("no such tenant: {0}")]
+    UnknownTenant(String),
+    /// A number that is not ours.
+    #[error("no such number: {0}")]
+    UnknownNumber(String),
+    /// A name that somebody else has; the first says what it names.
+    #[error("{0} {1} is taken")]
+    Taken(&'static str, String),
     /// A credit was held and no call was inserted for it; nothing was committed.
     #[error("a credit was held without a call")]
     HoldWithoutCall,
     /// A webhook body that is no UTF-8 text.
     #[error("a webhook body is not UTF-8")]
     Body,
+    /// The database took a question and gave no answer; what was asked may have been done.
+    #[error("the database does not answer")]
+    Late,
     /// Another server serves from this database.
     #[error("another trunkline serves from {0}")]
     InUse(String),
@@ -83,92 +111,82 @@ pub enum StoreError {
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
-    readers: SqlitePool,
-    writer: SqlitePool,
+    pools: Pools,
     /// When each key's `last_used` was last written, so that busy keys are not written at every request.
     touched: Arc<DashMap<i64, i64>>,
-    /// The database's file.
-    file: Arc<Path>,
+    /// This process's node; 0: none, it does not serve or is the only one.
+    node: Arc<AtomicI64>,
 }
 
-/// One transaction of the one writer. Dropped without [`Tx::commit`] it leaves no trace.
+/// One transaction. Dropped without [`Tx::commit`] it leaves no trace.
 #[derive(Debug)]
 pub struct Tx {
-    inner: Transaction<'static, Sqlite>,
+    inner: Begun,
     /// The key whose credit was held for a call that is still to be inserted.
     held: Option<i64>,
+    /// The node that writes.
+    node: i64,
+    /// Where counters are kept, if not in this transaction.
+    counters: Option<PgPool>,
+    /// Calls that are locked already.
+    locked: BTreeSet<CallId>,
 }
 
-/// Files that no other user of the machine may read.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.create(true).append(true).mode(0o600);
-    options
+/// A transaction of either kind.
+#[derive(Debug)]
+enum Begun {
+    /// Of the one writer.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// Of a connection of its own.
+    Postgres(Transaction<'static, Postgres>),
 }
 
 impl Db {
-    /// Opens `sqlite://FILE`, makes the file where it is missing and brings its schema up to date.
+    /// Opens `sqlite://FILE` (and makes the file where it is missing) or `postgres://…` and brings the schema up to
+    /// date. `sslmode` and the other parameters of a PostgreSQL URL are those of libpq.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let refused = || StoreError::Url(url.to_owned());
-        if !url.starts_with("sqlite:") || url.contains(":memory:") || url.contains("mode=memory") {
-            return Err(refused());
-        }
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(|_| refused())?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let file: Arc<Path> = options.get_filename().into();
-        // Trunk passwords and what callers typed are in it. What cannot be made here is said better by the next line.
-        drop(private().open(&file));
-        let pool = || {
-            SqlitePoolOptions::new()
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
-        let writer = pool().max_connections(1).connect_with(options.clone()).await?;
-        migrate::run(&writer).await?;
-        let read_only = options.pragma("query_only", "ON");
-        let readers = pool().max_connections(READERS).connect_with(read_only).await?;
-        Ok(Self { readers, writer, touched: Arc::default(), file })
+        let pools = Pools::open(url).await?;
+        let db = Self { pools, touched: Arc::default(), node: Arc::default() };
+        migrate::run(db.begin().await?).await?;
+        Ok(db)
     }
 
-    /// The database is this process's to serve from until the returned file is dropped or the process ends.
-    /// Set-up commands work beside it without.
-    ///
-    /// # Errors
-    /// [`StoreError::InUse`] while another server has it.
-    pub fn claim_for_serving(&self) -> Result<File, StoreError> {
-        let mut name = self.file.as_os_str().to_owned();
-        name.push(".serving");
-        let claim =
-            private().open(&name).map_err(|_| StoreError::Url(name.to_string_lossy().into_owned()))?;
-        match claim.try_lock() {
-            Ok(()) => Ok(claim),
-            Err(_) => Err(StoreError::InUse(self.file.display().to_string())),
-        }
-    }
-
-    /// Waits for the writer and begins. The write lock is taken at once, so nothing that was read inside can
-    /// have changed at the commit.
+    /// Begins a transaction. With SQLite it waits for the writer and takes the write lock at once, so nothing that
+    /// was read inside can have changed at the commit. With PostgreSQL it is READ COMMITTED: a decision made on
+    /// what was read holds only if its row was locked before.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx { inner: self.writer.begin_with("BEGIN IMMEDIATE").await?, held: None })
+        let counters = match &self.pools {
+            Pools::Sqlite { .. } => None,
+            Pools::Postgres { counters, .. } => Some(counters.clone()),
+        };
+        let inner = self.pools.begin().await?;
+        Ok(Tx { inner, held: None, node: self.node(), counters, locked: BTreeSet::new() })
     }
 
-    /// One statement that must work while the database is well.
+    /// Whether other processes may serve from this database at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.pools, Pools::Postgres { .. })
+    }
+
+    /// This process's node, 0 where it has none.
+    fn node(&self) -> i64 {
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// A connection to read by.
+    async fn reader(&self) -> Result<Pooled, StoreError> {
+        self.pools.reader().await
+    }
+
+    /// One statement that must work, and soon, while the database is well.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT value FROM counters WHERE name = 'calls'").fetch_one(&self.readers).await?;
-        Ok(())
+        let asked = self.one(sql("SELECT value FROM counters WHERE name = 'calls'"));
+        tokio::time::timeout(PING_WITHIN, asked).await.map_err(|_| StoreError::Late)?.map(drop)
     }
 
-    /// Closes all connections; used at the very end, so that the write-ahead log is folded into the file.
+    /// Closes all connections; used at the very end, so that SQLite's write-ahead log is folded into the file.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.pools.close().await;
     }
 }
 
@@ -178,39 +196,80 @@ impl Tx {
         if self.held.is_some() {
             return Err(StoreError::HoldWithoutCall);
         }
-        self.inner.commit().await?;
-        Ok(())
+        match self.inner {
+            Begun::Sqlite(inner) => Ok(inner.commit().await?),
+            Begun::Postgres(inner) => in_time(inner.commit()).await,
+        }
     }
 
-    /// The next value of a persisted counter, from 1; never given twice, unless the transaction is dropped.
+    /// Keeps everybody else's decisions about these keys out until the end of the transaction. Before calls are
+    /// locked, and once.
+    pub async fn lock_keys(&mut self, keys: impl IntoIterator<Item = i64>) -> Result<(), StoreError> {
+        let keys: Vec<i64> = keys.into_iter().collect();
+        if keys.is_empty() || !self.is_shared() {
+            return Ok(());
+        }
+        let mut rows = sql("SELECT id FROM api_keys WHERE id IN ");
+        rows.push_list(keys).push(" ORDER BY id FOR NO KEY UPDATE");
+        self.all(rows).await.map(drop)
+    }
+
+    /// [`Tx::lock_keys`] for one.
+    pub async fn lock_key(&mut self, key: i64) -> Result<(), StoreError> {
+        self.lock_keys([key]).await
+    }
+
+    /// Keeps everybody else out of what belongs to these calls (their rows, the order of their webhooks) until the
+    /// end of the transaction. All that a transaction needs at once, else two may wait for each other.
+    pub async fn lock_calls(&mut self, calls: impl IntoIterator<Item = CallId>) -> Result<(), StoreError> {
+        let new: Vec<CallId> = calls.into_iter().filter(|call| !self.locked.contains(call)).collect();
+        self.locked_calls(new).await.map(drop)
+    }
+
+    /// The rows (`id`, `node`) of these calls, locked. Without other processes: none, and nothing is asked.
+    async fn locked_calls(
+        &mut self,
+        calls: impl IntoIterator<Item = CallId>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let calls: BTreeSet<CallId> = calls.into_iter().collect();
+        if calls.is_empty() || !self.is_shared() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<String> = calls.iter().map(|call| call.hex()).collect();
+        self.locked.extend(calls);
+        let mut rows = sql("SELECT id, node FROM calls WHERE id IN ");
+        rows.push_list(ids).push(" ORDER BY id FOR NO KEY UPDATE");
+        self.all(rows).await
+    }
+
+    /// Whether other processes may write at the same time.
+    fn is_shared(&self) -> bool {
+        matches!(self.inner, Begun::Postgres(_))
+    }
+
+    /// Adds `text` where other processes may write at the same time.
+    fn shared(&self, mut statement: Statement, text: &'static str) -> Statement {
+        if self.is_shared() {
+            statement.push(text);
+        }
+        statement
+    }
+
+    /// The connection, for one statement.
+    fn lend(&mut self) -> Connection<'_> {
+        match &mut self.inner {
+            Begun::Sqlite(inner) => Connection::Sqlite(inner),
+            Begun::Postgres(inner) => Connection::Postgres(inner),
+        }
+    }
+
+    /// The next value of a persisted counter, from 1 and in the order of asking; never given twice. With PostgreSQL it
+    /// is taken outside this transaction, so that nobody waits for another's commit, and a transaction that is dropped
+    /// leaves a gap.
     async fn count(&mut self, counter: &str) -> Result<i64, StoreError> {
-        let row = sqlx::query("UPDATE counters SET value = value + 1 WHERE name = $1 RETURNING value")
-            .bind(counter)
-            .fetch_one(&mut *self.inner)
-            .await?;
-        Ok(row.try_get(0)?)
+        let next = sql("UPDATE counters SET value = value + 1 WHERE name = $1 RETURNING value").bind(counter);
+        let Some(counters) = &self.counters else { return self.one(next).await?.first() };
+        let mut connection = in_time(counters.acquire()).await?;
+        Connection::Postgres(&mut connection).one(next).await?.first()
     }
-}
-
-/// Reads one column, for the code that turns rows into values.
-fn column<'r, T>(row: &'r SqliteRow, name: &str) -> Result<T, StoreError>
-where
-    T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>,
-{
-    Ok(row.try_get(name)?)
-}
-
-/// Reads a 0/1 column.
-fn flag(row: &SqliteRow, name: &str) -> Result<bool, StoreError> {
-    Ok(column::<i64>(row, name)? != 0)
-}
-
-/// Words joined for one TEXT column; none of our lists hold a comma.
-fn join(words: &[String]) -> String {
-    words.join(",")
-}
-
-/// Reads [`join`] back.
-fn split(text: &str) -> Vec<String> {
-    text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }

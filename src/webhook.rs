@@ -1,14 +1,18 @@
 //! Webhooks on their way out: what a dialect must say about its events ([`Format`]) and the worker that claims
 //! rows of the outbox, signs them, sends them and decides what follows from the answer.
 //!
-//! This room owns the HTTP client, the guard against addresses that customers must not reach and the retry
-//! clock. It never renders a body (the journal does, once, at the event) and never changes a call or its money.
+//! This room owns the HTTP client, the guard against addresses that customers must not reach, the retry clock, the
+//! circuits of dead receivers, redeliveries and the removal of what is old. It never renders a body (the journal does, once, at the event) and never changes a call or its money.
 //! Rules: CONTRACT 0.6 and 0.7; Standard Webhooks 1.0.
 
+mod attempt;
+pub mod circuit;
 pub mod dns;
 pub mod guard;
+pub mod purge;
 pub mod schedule;
 pub mod sign;
+pub mod verify;
 pub mod worker;
 
 use std::time::Duration;

@@ -15,16 +15,20 @@ use std::time::Instant;
 use crate::amd::Amd;
 use crate::mixer::Mix;
 use crate::playback::Player;
-use crate::recorder::{self, RingWriter};
+use crate::recorder::{self, Channels, RingWriter};
 use crate::talk::Talk;
 use crate::tone::Tone;
-use crate::{BridgeId, Command, FRAME, Frame, Heard, LegId, PlayTo, PlaybackId, RecordWhat, RecordingId};
+use crate::{
+    BridgeId, Command, FRAME, Frame, Heard, LegId, PlayTo, PlaybackId, RecordFault, RecordWhat, RecordingId,
+};
 use leg::Leg;
 
 /// Legs in one bridge.
 pub const LEGS_MAX: usize = 16;
 /// Recordings of one bridge at a time.
 pub const RECORDINGS_MAX: usize = 4;
+/// A frame of nothing.
+const SILENCE: Frame = [0; FRAME];
 /// Events kept without allocating; one tick makes far fewer.
 const EVENTS_USUAL: usize = 32;
 
@@ -40,11 +44,23 @@ impl Room {
     }
 }
 
+/// Whether a recording takes what is heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hush {
+    /// It does.
+    Off,
+    /// It is paused: it takes silence.
+    On,
+    /// The pause is over, and so many frames that arrived during it are still to be heard.
+    Ending(u32),
+}
+
 #[derive(Debug)]
 struct Recording {
     id: RecordingId,
     what: RecordWhat,
     ring: RingWriter,
+    hush: Hush,
 }
 
 /// A mixing room. See the module's words.
@@ -130,6 +146,7 @@ impl Bridge {
                 }
             }
             Command::Record { recording, path, what, .. } => self.record(recording, path, what),
+            Command::PauseRecording { recording, on, .. } => self.pause(recording, on),
             Command::StopRecording { recording, .. } => {
                 // Dropping the ring's end is the end of the recording; its reader says the rest.
                 self.recordings.retain(|active| active.id != recording);
@@ -160,11 +177,28 @@ impl Bridge {
     fn record(&mut self, recording: RecordingId, path: std::path::PathBuf, what: RecordWhat) {
         if self.recordings.len() >= RECORDINGS_MAX || self.recordings.iter().any(|r| r.id == recording) {
             let reason = "too many recordings, or this one runs".to_owned();
-            return self.room.say(Heard::RecordingFailed { recording, reason, bytes: 0, duration_ms: 0 });
+            return self.room.say(Heard::never_recorded(recording, RecordFault::Refused, reason));
         }
-        let (ring, reader) = recorder::ring();
-        self.recordings.push(Recording { id: recording, what, ring });
+        let channels = match what {
+            RecordWhat::Mix | RecordWhat::Heard(_) => Channels::Mono,
+            RecordWhat::Sides(_) => Channels::Stereo,
+        };
+        let (ring, reader) = recorder::ring(channels);
+        self.recordings.push(Recording { id: recording, what, ring, hush: Hush::Off });
         self.started.push_back(recorder::Started { recording, path, reader });
+    }
+
+    /// What waits in the jitter buffers at the end of a pause was said during it.
+    fn pause(&mut self, recording: RecordingId, on: bool) {
+        let waiting = self.legs.iter().map(Leg::waiting).max().unwrap_or_default();
+        let Some(recording) = self.recordings.iter_mut().find(|active| active.id == recording) else {
+            return;
+        };
+        recording.hush = match (on, recording.hush) {
+            (true, _) => Hush::On,
+            (false, Hush::On) => Hush::Ending(waiting),
+            (false, going_on) => going_on,
+        };
     }
 
     fn close(&mut self) {
@@ -255,13 +289,41 @@ fn write_recordings(recordings: &mut Vec<Recording>, legs: &[Leg], total: &Mix) 
     recordings.retain(|recording| !recording.ring.is_abandoned());
     let mut mixed: Frame = [0; FRAME];
     total.write(&mut mixed);
+    // Sound made up for a gap resembles what was before it, which may have been in a pause.
+    let made_up = legs.iter().any(|leg| leg.made_up);
     for recording in recordings {
-        let frame = match recording.what {
-            RecordWhat::Mix => &mixed,
-            RecordWhat::Heard(id) => {
-                legs.iter().find(|leg| leg.id == id).map_or(&[0; FRAME], |leg| &leg.heard)
+        if recording.hushed(made_up) {
+            recording.ring.push(&SILENCE);
+            continue;
+        }
+        let said = |id| legs.iter().find(|leg| leg.id == id);
+        match recording.what {
+            RecordWhat::Mix => recording.ring.push(&mixed),
+            RecordWhat::Heard(id) => recording.ring.push(said(id).map_or(&SILENCE, |leg| &leg.heard)),
+            RecordWhat::Sides(id) => {
+                let mut others = total.clone();
+                let said = said(id).filter(|leg| leg.sounds).map(|leg| &leg.heard);
+                if let Some(said) = said {
+                    others.take(said);
+                }
+                let mut right = SILENCE;
+                others.write(&mut right);
+                recording.ring.push_pair(said.unwrap_or(&SILENCE), &right);
             }
+        }
+    }
+}
+
+impl Recording {
+    /// Whether the frame of this tick is left out; counts the last ones of a pause.
+    fn hushed(&mut self, made_up: bool) -> bool {
+        let (hushed, then) = match self.hush {
+            Hush::Off => (false, Hush::Off),
+            Hush::On => (true, Hush::On),
+            Hush::Ending(0) if !made_up => (false, Hush::Off),
+            Hush::Ending(left) => (true, Hush::Ending(left.saturating_sub(1))),
         };
-        recording.ring.push(frame);
+        self.hush = then;
+        hushed
     }
 }

@@ -6,6 +6,7 @@
 //! about calls: that is [`crate::Bridge`]'s and its user's.
 
 mod clock;
+pub(crate) mod disk;
 mod events;
 mod metrics;
 pub(crate) mod repair;
@@ -22,6 +23,7 @@ use std::thread::{self, JoinHandle};
 use crate::Command;
 use worker::Worker;
 
+pub use disk::free_bytes;
 pub use events::EventReceiver;
 pub use metrics::Metrics;
 
@@ -40,6 +42,8 @@ pub struct MediaConfig {
     pub workers: usize,
     /// Each worker stays on a core of its own, counted from the first.
     pub pin: bool,
+    /// No recording begins on a disk with less room than this, in bytes; 0: any does.
+    pub min_free_bytes: u64,
     /// Told when there are events to fetch.
     pub wake: Option<Wake>,
 }
@@ -49,6 +53,7 @@ impl fmt::Debug for MediaConfig {
         f.debug_struct("MediaConfig")
             .field("workers", &self.workers)
             .field("pin", &self.pin)
+            .field("min_free_bytes", &self.min_free_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -90,7 +95,7 @@ impl Media {
             stop: Arc::new(AtomicBool::new(false)),
             metrics: Arc::new(metrics::Counters::default()),
         };
-        let (recordings, writing) = writer::start(&sender)?;
+        let (recordings, writing) = writer::start(&sender, config.min_free_bytes)?;
         media.threads.extend(writing);
         for number in 0..count {
             let (commands, queue) = sync_channel(COMMANDS_MAX);

@@ -405,6 +405,13 @@ impl JitterBuffer {
         stream.late = 0;
     }
 
+    /// Frames from the playing point to the end of the latest packet, begun ones included.
+    pub fn waiting(&self) -> u32 {
+        let samples =
+            self.stream.filter(|stream| !stream.idle).map_or(0, |stream| (stream.head - stream.play).max(0));
+        u32::try_from((samples + STEP - 1) / STEP).unwrap_or(u32::MAX)
+    }
+
     /// The counters since the buffer was made.
     pub fn stats(&self) -> JitterStats {
         let delay =

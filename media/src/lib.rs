@@ -38,6 +38,7 @@ pub use codec::Codec;
 pub use driver::{EventReceiver, Full, Media, MediaConfig, Metrics};
 pub use dtmf::DigitSource;
 pub use jitter::JitterConfig;
+pub use recorder::Channels;
 pub use talk::TalkChange;
 
 /// Samples in a second: the one rate of this crate.
@@ -107,6 +108,37 @@ pub enum RecordWhat {
     Mix,
     /// What this leg says, alone.
     Heard(LegId),
+    /// Two channels: what this leg says on the left, and on the right what all others say and what is played into
+    /// the bridge.
+    Sides(LegId),
+}
+
+/// Why a recording could not be kept, or not be kept whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordFault {
+    /// The disk has no room, or less than the floor it is to keep free.
+    DiskFull,
+    /// The system refused a write for another reason.
+    WriteError,
+    /// The file is no longer under its name.
+    FileGone,
+    /// A WAV file cannot hold more.
+    TooLong,
+    /// Too many recordings, too many at once, or no bridge to record.
+    Refused,
+}
+
+impl RecordFault {
+    /// One word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk_full",
+            Self::WriteError => "write_error",
+            Self::FileGone => "file_gone",
+            Self::TooLong => "too_long",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// An endless tone.
@@ -258,7 +290,7 @@ pub enum Command {
         /// The pause after each key, in milliseconds.
         gap_ms: u16,
     },
-    /// Records into a WAV file (8 kHz, mono, 16-bit) which is readable at `path` from
+    /// Records into a WAV file (8 kHz, 16-bit, one channel or two) which is readable at `path` from
     /// [`Heard::RecordingStarted`] on.
     Record {
         /// The bridge.
@@ -269,6 +301,17 @@ pub enum Command {
         path: PathBuf,
         /// What goes into it.
         what: RecordWhat,
+    },
+    /// Puts silence into a recording instead of sound, or sound again; the time line goes on. What is heard in between
+    /// goes nowhere near the file: after the end of the pause, sound that had arrived during it and still waits to be
+    /// heard is left out as well.
+    PauseRecording {
+        /// The bridge.
+        bridge: BridgeId,
+        /// Which.
+        recording: RecordingId,
+        /// Silence or sound.
+        on: bool,
     },
     /// Ends a recording; [`Heard::RecordingEnded`] follows when the file is whole and on disk.
     StopRecording {
@@ -310,6 +353,7 @@ impl Command {
             | Self::ListenTalk { bridge, .. }
             | Self::SendDigits { bridge, .. }
             | Self::Record { bridge, .. }
+            | Self::PauseRecording { bridge, .. }
             | Self::StopRecording { bridge, .. }
             | Self::Hold { bridge, .. }
             | Self::Close { bridge } => *bridge,
@@ -408,11 +452,15 @@ pub enum Heard {
         duration_ms: u64,
         /// How much of that is silence in place of sound that could not be written in time.
         degraded_ms: u64,
+        /// SHA-256 of the whole file, as read back from it.
+        sha256: [u8; 32],
     },
     /// A recording could not go on; what was written by then can be played.
     RecordingFailed {
         /// Which.
         recording: RecordingId,
+        /// Why, in a word.
+        fault: RecordFault,
         /// Why, in the system's words.
         reason: String,
         /// Size of the file; 0 when there is none.
@@ -425,6 +473,13 @@ pub enum Heard {
         /// What each leg carried.
         stats: Vec<(LegId, LegStats)>,
     },
+}
+
+impl Heard {
+    /// The end of a recording that never had a file.
+    pub(crate) fn never_recorded(recording: RecordingId, fault: RecordFault, reason: String) -> Self {
+        Self::RecordingFailed { recording, fault, reason, bytes: 0, duration_ms: 0 }
+    }
 }
 
 /// What a leg carried.

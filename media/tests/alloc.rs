@@ -56,7 +56,7 @@ fn address(leg: LegId) -> SocketAddr {
 }
 
 /// Two legs with every listener, keys and a tone being sent, a playback and a recording.
-fn prepare(bridge: &mut Bridge, now: Instant) -> RingReader {
+fn prepare(bridge: &mut Bridge, now: Instant) -> [RingReader; 2] {
     let mut command = |command| bridge.command(now, command);
     for leg in [A, B] {
         let settings = LegSettings { detect_inband: InbandMode::Always, ..LegSettings::default() };
@@ -83,7 +83,9 @@ fn prepare(bridge: &mut Bridge, now: Instant) -> RingReader {
     let recording = RecordingId(1);
     let what = RecordWhat::Mix;
     command(Command::Record { bridge: BRIDGE, recording, path: "unused".into(), what });
-    bridge.poll_recording().expect("a recording was begun").reader
+    let (sides, what) = (RecordingId(2), RecordWhat::Sides(A));
+    command(Command::Record { bridge: BRIDGE, recording: sides, path: "unused".into(), what });
+    std::array::from_fn(|_| bridge.poll_recording().expect("a recording was begun").reader)
 }
 
 #[test]
@@ -91,8 +93,8 @@ fn a_thousand_ticks_allocate_nothing() {
     assert_ne!(counted(|| drop(std::hint::black_box(vec![1_u8; 100]))), 0, "the counter counts");
     let mut now = origin();
     let mut bridge = Bridge::new(BRIDGE);
-    let mut reader = prepare(&mut bridge, now);
-    let mut bytes = Vec::with_capacity(recorder::FRAME_BYTES * 2);
+    let mut readers = prepare(&mut bridge, now);
+    let mut bytes = Vec::with_capacity(recorder::FRAME_BYTES * 2 * 3);
     let mut heard = Vec::with_capacity(4096);
     let mut sent = 0;
     let mut datagram = [0; 200];
@@ -126,7 +128,9 @@ fn a_thousand_ticks_allocate_nothing() {
                 heard.push(event);
             }
             bytes.clear();
-            reader.read(&mut bytes, 2);
+            for reader in &mut readers {
+                reader.read(&mut bytes, 2);
+            }
         }
     });
     assert_eq!(allocations, 0);

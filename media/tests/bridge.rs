@@ -70,6 +70,64 @@ fn a_recording_has_both_sides_in_step() {
 }
 
 #[test]
+fn a_recording_of_two_sides_holds_each_party_alone_on_one_time_line() {
+    let mut room = Room::with(&[A, B]);
+    let mut sides = room.record(1, RecordWhat::Sides(A));
+    let played = linear(0x95);
+    room.play(1, vec![played; FRAME * 4], PlayTo::Bridge);
+    room.play(2, vec![linear(0x99); FRAME * 60], PlayTo::Leg(A));
+    room.ticks(6);
+    talk(&mut room);
+    let both = recorded(&mut sides);
+    let (left, right): (Vec<i16>, Vec<i16>) = both.chunks(2).map(|pair| (pair[0], pair[1])).unzip();
+    assert_eq!((left.len(), right.len()), (46 * FRAME, 46 * FRAME));
+    assert_eq!(values(&right[..6 * FRAME]), [vec![played; 4], vec![0; 2]].concat());
+    assert!(left[..6 * FRAME].iter().all(|sample| *sample == 0));
+    // Both began to talk in the same tick: what they said is in the same frames.
+    let first = left.iter().position(|sample| *sample != 0).unwrap() / FRAME;
+    for (n, (a, b)) in left.chunks(FRAME).zip(right.chunks(FRAME)).skip(first).enumerate() {
+        let code = n as u8 % 16;
+        assert_eq!((a[80], b[80]), (linear(0x90 + code), linear(0xb0 + code)), "frame {n}");
+    }
+}
+
+#[test]
+fn a_pause_is_silence_of_its_own_length_and_nothing_said_in_it_is_kept() {
+    for what in [RecordWhat::Mix, RecordWhat::Heard(A), RecordWhat::Sides(A)] {
+        let mut room = Room::with(&[A]);
+        let mut reader = room.record(1, what);
+        let mut far = Far::new(A);
+        let (open, secret, later) = (0x90, 0xa0, 0xb0);
+        let mut say = |room: &mut Room, code, ticks| {
+            for _ in 0..ticks {
+                far.say(room, code);
+                room.tick();
+            }
+        };
+        let pause = |room: &mut Room, on| {
+            room.command(Command::PauseRecording { bridge: BRIDGE, recording: RecordingId(1), on });
+        };
+        say(&mut room, open, 20);
+        pause(&mut room, true);
+        say(&mut room, secret, 25);
+        pause(&mut room, true);
+        say(&mut room, secret, 5);
+        pause(&mut room, false);
+        pause(&mut room, false);
+        say(&mut room, later, 20);
+        let all = recorded(&mut reader);
+        let count = if what == RecordWhat::Sides(A) { 2 } else { 1 };
+        assert_eq!(all.len(), 70 * FRAME * count, "{what:?}: the time line goes on");
+        let left: Vec<i16> = all.chunks(count).map(|block| block[0]).collect();
+        assert!(!left.contains(&linear(secret)), "{what:?}");
+        let frames = values(&left);
+        // The jitter buffer holds back two frames, at the beginning as at the end.
+        let expected = [vec![0; 2], vec![linear(open); 18], vec![0; 30 + 2], vec![linear(later); 18]];
+        assert_eq!(frames, expected.concat(), "{what:?}");
+    }
+}
+
+#[test]
 fn bridge_playback_reaches_all_legs_and_the_recording_and_leg_playback_that_leg_alone() {
     let mut room = Room::with(&[A, B]);
     let mut mix = room.record(1, RecordWhat::Mix);

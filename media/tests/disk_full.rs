@@ -27,7 +27,9 @@ fn a_full_disk_ends_the_recording_and_not_the_call_and_tears_nothing() {
     let mut live = Live::start(1);
     live.record(1, &path);
     assert_eq!(live.heard(), Heard::RecordingStarted { recording: RecordingId(1) });
-    let Heard::RecordingFailed { reason, bytes, duration_ms, .. } = live.heard() else { panic!() };
+    let Heard::RecordingFailed { fault, reason, bytes, duration_ms, .. } = live.heard() else { panic!() };
+    // What the system says of a file that may not grow.
+    assert_eq!(fault, RecordFault::TooLong);
     assert!(!reason.is_empty());
     let reader = hound::WavReader::open(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes);

@@ -260,6 +260,8 @@ struct Known {
     asker: Asker,
     challenge: Challenge,
     count: u32,
+    /// An answer to it was accepted: a further challenge means an old nonce rather than wrong credentials.
+    proven: bool,
 }
 
 /// The logins of one session: at most [`Logins::MAX`] realms, each with its nonce and count.
@@ -275,22 +277,30 @@ impl Logins {
     /// then the credentials are wrong, unless the nonce was only stale. True when the request is worth sending again.
     pub(crate) fn challenged(&mut self, asker: Asker, challenge: Challenge, sent: Option<&str>) -> bool {
         let tried = sent.is_some_and(|sent| sent.contains(&format!("realm={}", quote(&challenge.realm))));
-        if tried && !challenge.stale {
+        let same = |known: &Known| known.asker == asker && known.challenge.realm == challenge.realm;
+        let aged = |known: &Known| same(known) && known.proven && known.challenge.nonce != challenge.nonce;
+        if tried && !challenge.stale && !self.known.iter().any(aged) {
             return false;
         }
-        let same = |known: &Known| known.asker == asker && known.challenge.realm == challenge.realm;
         if let Some(known) = self.known.iter_mut().find(|known| same(known)) {
             if known.challenge.nonce != challenge.nonce {
                 known.count = 0;
             }
-            known.challenge = challenge;
+            (known.challenge, known.proven) = (challenge, false);
             return true;
         }
         let room = self.known.len() < Self::MAX;
         if room {
-            self.known.push(Known { asker, challenge, count: 0 });
+            self.known.push(Known { asker, challenge, count: 0, proven: false });
         }
         room
+    }
+
+    /// A request with these answers was accepted.
+    pub(crate) fn accepted(&mut self) {
+        for known in &mut self.known {
+            known.proven |= known.count > 0;
+        }
     }
 
     /// The headers that answer all that has been asked so far.
@@ -411,6 +421,19 @@ mod tests {
         let stale = "Digest realm=\"a\\\"b\", nonce=\"n2\", qop=auth, stale=true";
         assert!(logins.challenged(Asker::Proxy, Challenge::read(stale).unwrap(), Some(&second.1)));
         assert!(logins.headers(&mufasa(), &GET, "c").remove(0).1.contains("nc=00000001"));
+    }
+
+    #[test]
+    fn a_nonce_that_was_good_may_grow_old_without_a_word() {
+        let mut logins = Logins::default();
+        let value = |nonce: &str| Challenge::read(&format!("Digest realm=\"r\", nonce=\"{nonce}\"")).unwrap();
+        assert!(logins.challenged(Asker::Server, value("1"), None));
+        let sent = logins.headers(&mufasa(), &GET, "c").remove(0).1;
+        assert!(!logins.challenged(Asker::Server, value("2"), Some(&sent)));
+        logins.accepted();
+        assert!(logins.challenged(Asker::Server, value("2"), Some(&sent)));
+        // Only once: the answer to the new one was refused too.
+        assert!(!logins.challenged(Asker::Server, value("3"), Some(&sent)));
     }
 
     #[test]

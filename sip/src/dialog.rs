@@ -84,6 +84,13 @@ impl Dialog {
         dialog
     }
 
+    /// Goes on counting their requests where an early form of the same dialog was.
+    #[must_use]
+    pub(crate) fn counted_like(mut self, early: &Self) -> Self {
+        self.remote_seq = early.remote_seq;
+        self
+    }
+
     /// Their tag; empty when there is none yet, or when they speak RFC 2543.
     pub(crate) fn remote_tag(&self) -> &str {
         self.remote.tag().unwrap_or("")
@@ -152,8 +159,14 @@ impl Dialog {
         }
         // The way that carried the first message is known to work; a target that asks for another is reached by it all the same.
         let transport = self.peer.transport;
+        // A target that names no transport, at the address of a connection, was told for datagrams: an INVITE goes by a stream
+        // for its size alone. The connection leads there all the same.
+        let unnamed = sip.params.get("transport").is_none() && ip.to_canonical() == peer.to_canonical();
+        if transport.is_reliable() && unnamed {
+            return self.peer;
+        }
         let port = sip.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-        Peer { transport, addr: SocketAddr::new(ip, port) }
+        Peer { addr: SocketAddr::new(ip, port), ..self.peer }
     }
 
     /// Whether an address belongs to the dialog: the first message's, or a host of the target or the route set.
@@ -194,7 +207,7 @@ mod tests {
     use super::*;
 
     fn dialog(record_route: &[&str]) -> Dialog {
-        let peer = Peer { transport: Transport::Udp, addr: "192.0.2.1:5060".parse().unwrap() };
+        let peer = Peer::udp("192.0.2.1:5060".parse().unwrap());
         let address = |text: &str| text.parse::<NameAddr>().unwrap();
         let half = Dialog::outgoing(
             "c".into(),

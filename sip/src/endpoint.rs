@@ -3,9 +3,13 @@
 //! Owns all sessions and the shared [`Stack`]. Requests from strangers are answered without leaving a trace: no transaction,
 //! no dialog, and the same answer each time. Never blocks, reads a clock or draws randomness but from its seed.
 
+mod errands;
 mod outside;
 
+pub(crate) use outside::unsupported;
+
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,6 +20,9 @@ use crate::session::{Call, Session};
 use crate::stack::{Due, Stack};
 use crate::transaction::{ServerKey, TxId};
 use crate::{Config, InviteError, Peer, SessionEvent, SessionId, Target, Transmit};
+use errands::Errand;
+
+pub use errands::{ErrandEvent, ErrandId};
 
 /// How much an endpoint holds. All are zero some time (`64*T1` and a little) after the last call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +44,9 @@ pub struct Endpoint {
     calls: BTreeMap<SessionId, Call>,
     /// By Call-ID and our tag.
     dialogs: BTreeMap<(String, String), SessionId>,
+    /// Requests of ours outside of any dialog, under numbers of their own.
+    errands: BTreeMap<SessionId, Errand>,
+    errand_events: errands::Events,
     next_session: u64,
     /// Sessions whose end has not been told: what `max_sessions` limits.
     live: usize,
@@ -49,6 +59,8 @@ impl Endpoint {
             stack: Stack::new(config, rng_seed),
             calls: BTreeMap::new(),
             dialogs: BTreeMap::new(),
+            errands: BTreeMap::new(),
+            errand_events: errands::Events::new(),
             next_session: 0,
             live: 0,
         }
@@ -58,14 +70,31 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`InviteError`], and nothing is sent.
-    pub fn invite(&mut self, now: Instant, target: Target, offer: Bytes) -> Result<SessionId, InviteError> {
+    pub fn invite(
+        &mut self,
+        now: Instant,
+        mut target: Target,
+        offer: Bytes,
+    ) -> Result<SessionId, InviteError> {
         if self.is_full() {
             return Err(InviteError::Busy);
+        }
+        if let Some(name) = target.server_name.take() {
+            target.peer = self.named(target.peer, &name);
         }
         let id = self.new_session_id();
         let call = Call::outgoing(now, &mut self.stack, id, target, offer)?;
         self.add(call);
         Ok(id)
+    }
+
+    /// Tells a peer another address of ours in `Via` and `Contact` from here on; `None`: the usual one.
+    pub fn advertise(&mut self, peer: IpAddr, ours: Option<IpAddr>) {
+        let told = &mut self.stack.config.told;
+        match ours {
+            Some(ours) => told.insert(peer.to_canonical(), ours),
+            None => told.remove(&peer.to_canonical()),
+        };
     }
 
     /// A session that is not over; `None` when it is.
@@ -78,6 +107,12 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, now: Instant, from: Peer, bytes: &[u8]) {
         match parse_with_core(bytes) {
             Ok((Message::Response(response), core)) => self.response(now, &core, &response),
+            // On a stream nothing else says where a message ends (RFC 3261 §18.3).
+            Ok((Message::Request(Request { headers, .. }), _))
+                if from.transport.is_reliable() && headers.get("Content-Length").is_none() =>
+            {
+                self.refuse_malformed(from, 400, "Missing Content-Length", headers);
+            }
             Ok((Message::Request(request), core)) => self.request(now, from, request, core),
             Err(ParseError::Refused { code, why, headers }) => {
                 self.refuse_malformed(from, code, why, *headers);
@@ -88,7 +123,10 @@ impl Endpoint {
 
     /// The transport cannot reach a peer (an ICMP error, a lost connection): what waits for it fails at once.
     pub fn handle_transport_error(&mut self, now: Instant, to: Peer) {
-        for (id, tx) in self.stack.unreachable(to) {
+        for (id, tx) in self.stack.unreachable(now, to) {
+            if self.is_errand(tx.owner) {
+                self.errand_failed(now, tx.owner, crate::stack::Failure::Transport);
+            }
             self.with(tx.owner, |call, stack| {
                 call.failed(now, stack, id, &tx, crate::stack::Failure::Transport);
             });
@@ -101,6 +139,7 @@ impl Endpoint {
             match due {
                 Due::Client(id) => self.client_due(now, id),
                 Due::Server(id) => self.stack.server_due(now, id),
+                Due::Session(id) if self.is_errand(id) => self.errand_due(now, id),
                 Due::Session(id) => {
                     self.with(id, |call, stack| call.timeout(now, stack));
                 }
@@ -126,12 +165,22 @@ impl Endpoint {
         self.stack.deadlines.first()
     }
 
+    /// The same peer under a host name, which its certificate must show (RFC 5922 §7.1).
+    pub fn named(&mut self, peer: Peer, name: &str) -> Peer {
+        Peer { name: self.stack.route_mut().id_of(name), ..peer }
+    }
+
+    /// The name that a peer's certificate must show; `None`: its address.
+    pub fn server_name(&self, peer: Peer) -> Option<&str> {
+        self.stack.route().name_of(peer.name)
+    }
+
     /// How much is held.
     pub fn counts(&self) -> Counts {
         Counts {
             sessions: self.calls.len(),
             transactions: self.stack.clients.len() + self.stack.servers.len(),
-            waiting: self.stack.clients.iter().filter(|(_, tx)| tx.machine.waits()).count(),
+            waiting: self.stack.waiting(),
             remembered: self.stack.memories.len(),
         }
     }
@@ -182,6 +231,9 @@ impl Endpoint {
 
     fn client_due(&mut self, now: Instant, id: TxId) {
         let Some((tx, failure)) = self.stack.client_due(now, id) else { return };
+        if let Some(failure) = failure.filter(|_| self.is_errand(tx.owner)) {
+            return self.errand_failed(now, tx.owner, failure);
+        }
         self.with(tx.owner, |call, stack| {
             if let Some(failure) = failure {
                 call.failed(now, stack, id, &tx, failure);
@@ -195,6 +247,9 @@ impl Endpoint {
             return;
         }
         let Some((tx, owner, deliver)) = self.stack.take_response(now, core, response) else { return };
+        if deliver && self.is_errand(owner) {
+            return self.errand_response(now, owner, response);
+        }
         if deliver {
             self.with(owner, |call, stack| call.response(now, stack, tx, core, response));
         }

@@ -22,8 +22,11 @@ mod dialog;
 mod endpoint;
 pub mod frame;
 pub mod headers;
+pub mod intake;
 pub mod message;
 pub mod parse;
+pub mod register;
+mod route;
 mod session;
 mod stack;
 #[cfg(feature = "tokio")]
@@ -31,7 +34,7 @@ pub mod tokio;
 mod transaction;
 pub mod uri;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -40,7 +43,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub use auth::Credentials;
-pub use endpoint::{Counts, Endpoint};
+pub use endpoint::{Counts, Endpoint, ErrandEvent, ErrandId};
 pub use headers::{NameAddr, Q850};
 pub use message::{Headers, Message, Method, Request, Response, reason_phrase};
 pub use session::Session;
@@ -48,7 +51,42 @@ pub use transaction::Timers;
 pub use uri::{Host, SipUri, Uri, UriError};
 
 /// What a request is not answered with before it is understood: the methods that we take (RFC 3261 §20.5).
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, NOTIFY";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE, NOTIFY";
+/// The extensions that we know, as `Supported` says them (RFC 3262, RFC 4028).
+pub const SUPPORTED: &str = "100rel, timer";
+
+/// A network: an address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Any address in it.
+    pub base: IpAddr,
+    /// At most 32 or 128; more means all.
+    pub prefix: u8,
+}
+
+impl From<IpAddr> for Network {
+    fn from(base: IpAddr) -> Self {
+        Self { base, prefix: 128 }
+    }
+}
+
+impl Network {
+    /// Whether an address lies in it. IPv4 addresses mapped into IPv6 count as IPv4 (RFC 4291 §2.5.5.2).
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let prefix = u32::from(self.prefix);
+        match (self.base.to_canonical(), ip.to_canonical()) {
+            (IpAddr::V4(base), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix)).unwrap_or(0);
+                base.to_bits() & mask == ip.to_bits() & mask
+            }
+            (IpAddr::V6(base), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix)).unwrap_or(0);
+                base.to_bits() & mask == ip.to_bits() & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
 
 /// How bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,19 +118,31 @@ impl Transport {
     }
 }
 
+/// A host name by its number in one endpoint: see [`Endpoint::named`]. The default is no name: a certificate must then
+/// show the address itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct NameId(u16);
+
 /// One hop away: who is at the other end of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer {
     /// The transport.
     pub transport: Transport,
-    /// The address.
+    /// The address. On a connection that they opened, the one that they opened it from.
     pub addr: SocketAddr,
+    /// The name that a certificate must show (RFC 5922); means nothing but on [`Transport::Tls`].
+    pub name: NameId,
 }
 
 impl Peer {
+    /// A peer without a name of its own.
+    pub fn new(transport: Transport, addr: SocketAddr) -> Self {
+        Self { transport, addr, name: NameId::default() }
+    }
+
     /// A peer that is spoken to in datagrams.
     pub fn udp(addr: SocketAddr) -> Self {
-        Self { transport: Transport::Udp, addr }
+        Self::new(Transport::Udp, addr)
     }
 }
 
@@ -132,6 +182,17 @@ pub enum Inbound {
 pub struct Config {
     /// The address at which others reach us: goes into `Via` and `Contact`.
     pub local: SocketAddr,
+    /// Our address of the other IP version, told to peers of that version; none when there are no such peers.
+    pub local_other: Option<IpAddr>,
+    /// What single peers are told in place of `local`'s address: see [`Endpoint::advertise`].
+    pub told: BTreeMap<IpAddr, IpAddr>,
+    /// Our port for TCP connections; that of `local` unless said.
+    pub tcp_port: Option<u16>,
+    /// Our port for TLS connections; 5061 unless said.
+    pub tls_port: Option<u16>,
+    /// Whether a request of more than 1300 bytes goes to a UDP peer by TCP first (RFC 3261 §18.1.1); only for a driver that
+    /// has TCP.
+    pub large_by_tcp: bool,
     /// `User-Agent` and `Server`, such as `trunkline/0.1`.
     pub user_agent: String,
     /// The base timers.
@@ -142,18 +203,30 @@ pub struct Config {
     pub max_sessions: usize,
     /// Most transactions at a time, of ours and of others; what would begin one beyond is refused.
     pub max_transactions: usize,
+    /// How long a session lives without a refresh, as we propose it (RFC 4028 §4): whole seconds; zero proposes none.
+    pub session_expires: Duration,
+    /// The shortest such time that we accept from a caller (`Min-SE`, at least 90 s by RFC 4028 §5).
+    pub min_session_expires: Duration,
 }
 
 impl Config {
-    /// The defaults for an address: nobody may call in, 5,000 sessions, 50,000 transactions.
+    /// The defaults for an address: UDP alone, nobody may call in, 5,000 sessions, 50,000 transactions,
+    /// sessions refreshed within 1,800 s.
     pub fn new(local: SocketAddr) -> Self {
         Self {
             local,
+            local_other: None,
+            told: BTreeMap::new(),
+            tcp_port: None,
+            tls_port: None,
+            large_by_tcp: false,
             user_agent: "trunkline/0.1".to_owned(),
             timers: Timers::default(),
             inbound: Inbound::Nobody,
             max_sessions: 5_000,
             max_transactions: 50_000,
+            session_expires: Duration::from_secs(1_800),
+            min_session_expires: Duration::from_secs(90),
         }
     }
 }
@@ -169,6 +242,8 @@ pub struct Target {
     pub from_display: Option<String>,
     /// Where the first request goes.
     pub peer: Peer,
+    /// The name that the peer's certificate must show on TLS; its address when there is none.
+    pub server_name: Option<String>,
     /// What challenges are answered with.
     pub credentials: Option<Credentials>,
     /// Further headers of the INVITE.
@@ -176,7 +251,7 @@ pub struct Target {
     /// Without any response within this, the session ends with [`TerminationCause::NoResponse`].
     pub no_response_timeout: Duration,
     /// Further addresses from which requests inside the dialog are taken, beside the peer's and those of the dialog itself.
-    pub sources: Vec<IpAddr>,
+    pub sources: Vec<Network>,
 }
 
 impl Target {
@@ -188,6 +263,7 @@ impl Target {
             from,
             from_display: None,
             peer,
+            server_name: None,
             credentials: None,
             headers: Vec::new(),
             no_response_timeout,
@@ -228,6 +304,9 @@ pub enum SessionError {
     /// A value with a line break or another control character.
     #[error("bad value")]
     Value,
+    /// The far end has said that it does not take that method.
+    #[error("the far end does not take that")]
+    Unsupported,
 }
 
 /// Tells apart the early dialogs of one call of ours: each far end that a proxy forked to has its own (RFC 3261 §12.1).
@@ -286,12 +365,13 @@ pub enum SessionEvent {
         /// Their offer; `None` when our 200 is to carry one.
         sdp: Option<Bytes>,
     },
-    /// Our re-INVITE was accepted, or the ACK brought the answer to the offer that we made in a 200.
+    /// Our re-INVITE or UPDATE was accepted, or an ACK or PRACK brought the answer to the offer that we made in a
+    /// response. A refresh of the session timer by re-INVITE is told in this way, too.
     OfferAnswered {
         /// Their answer.
         sdp: Option<Bytes>,
     },
-    /// Our re-INVITE was refused; the session goes on as before.
+    /// Our re-INVITE or UPDATE was refused; the session goes on as before.
     OfferRefused {
         /// The status. A 408, a 481 and silence are no refusals: they end the session.
         code: u16,
@@ -303,8 +383,45 @@ pub enum SessionEvent {
         /// Its body.
         body: Bytes,
     },
+    /// What became of the transfer that [`Session::refer`] asked for.
+    Transfer(Transfer),
     /// The end. Exactly once, and last.
     Terminated(Termination),
+}
+
+/// How a transfer goes on (RFC 3515 §2.4). The call itself stands until one side says BYE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// They will try (202).
+    Accepted,
+    /// They will not. Nothing follows.
+    Refused {
+        /// The status of the REFER; 408 when no answer came.
+        code: u16,
+    },
+    /// What they hear from the new far end (a NOTIFY with a `message/sipfrag`, RFC 3420).
+    Progress {
+        /// A status of 100 to 199.
+        code: u16,
+        /// Its phrase, at most 128 bytes.
+        reason: String,
+    },
+    /// The outcome. Nothing follows.
+    Finished {
+        /// The new far end's final status; none when they ended the reports without one.
+        code: Option<u16>,
+    },
+}
+
+/// Names an established dialog, so that another call can take its place (RFC 3891): the attended transfer of RFC 5589 §7.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaces {
+    /// The `Call-ID`.
+    pub call_id: String,
+    /// The tag of the side at which the dialog is replaced.
+    pub to_tag: String,
+    /// The tag of the side whose place is taken.
+    pub from_tag: String,
 }
 
 /// Who ended a session.
@@ -341,8 +458,10 @@ pub enum TerminationCause {
     Bye,
     /// No response at all within the target's `no_response_timeout`.
     NoResponse,
-    /// A transaction timed out: timer B, F or H, or an ACK that never came.
+    /// A transaction timed out: timer B, F or H, or an ACK or PRACK that never came.
     TimedOut,
+    /// Nobody refreshed the session in time (RFC 4028 §10).
+    Expired,
     /// The transport could not reach the peer.
     Transport,
     /// A limit of ours.

@@ -1,11 +1,18 @@
 //! A session: the life of one INVITE, from either side (RFC 3261 §13, §14, §15; RFC 3326; RFC 6026).
 //!
 //! Owns the order of things: what may be sent now, what a response means, when the end is told. [`uac`] is the half that
-//! calls, [`uas`] the half that is called, [`inside`] what both share once there is a dialog. Never reads SDP.
+//! calls, with its [`early`] dialogs; [`uas`] the half that is called, with what it says [`reliable`]ly; [`inside`] what both
+//! share once there is a dialog, with the session [`timer`] and transfers ([`refer`]). [`handle`] is what users hold. Never
+//! reads SDP.
 //! The end is told at once where our wish decides it, and the wire is cleaned up underneath: the record lingers until its
 //! last transaction is gone.
 
+mod early;
+mod handle;
 mod inside;
+mod refer;
+mod reliable;
+mod timer;
 mod uac;
 mod uas;
 
@@ -16,14 +23,18 @@ use bytes::Bytes;
 
 use crate::auth::{self, Answered, Asker, Credentials, Logins};
 use crate::dialog::Dialog;
-use crate::endpoint::Endpoint;
 use crate::headers::{Q850, q850_cause, read_number};
 use crate::message::{Headers, Method, Request, Response};
 use crate::parse::Core;
 use crate::stack::{Failure, Stack};
 use crate::transaction::{ClientTx, TxId};
-use crate::{ALLOW, Peer, SessionError, SessionEvent, SessionId, Side, Termination, TerminationCause};
+use crate::{ALLOW, Network, Peer, SUPPORTED, SessionEvent, SessionId, Side, Termination, TerminationCause};
+use early::Early;
+use reliable::Reliable;
+use timer::Timer;
 
+pub use handle::Session;
+pub(crate) use timer::too_short;
 pub(crate) use uas::Incoming;
 
 /// How long the far end may take to confirm a CANCEL before the end is told all the same.
@@ -32,6 +43,8 @@ const CANCEL_REPORT: Duration = Duration::from_secs(4);
 const MAX_LOGIN_TRIES: u8 = 4;
 /// Most ACKs kept for repeated 2xx: the forks of an INVITE and the last re-INVITEs.
 const MAX_ACKS: usize = 16;
+/// Most far ends of one call that are told apart.
+const MAX_FORKS: usize = 8;
 /// Most headers of a refusal that are passed on.
 const MAX_PASSED_HEADERS: usize = 16;
 
@@ -76,17 +89,29 @@ struct Unacked {
     give_up: Instant,
 }
 
-/// A re-INVITE of ours.
+/// A re-INVITE or UPDATE of ours.
 #[derive(Debug)]
 struct Ours {
-    sdp: Bytes,
+    method: Method,
+    /// `None` in an UPDATE that only refreshes.
+    sdp: Option<Bytes>,
+    /// It refreshes the session timer: nobody asked for it, so nobody is told when it is refused.
+    refresh: bool,
+    /// The far end, while it is one of several that have not answered.
+    early: Option<String>,
     /// The transaction; `None` while a collision is being waited out.
     tx: Option<TxId>,
     retry_at: Option<Instant>,
     tries: u8,
 }
 
-/// A re-INVITE or UPDATE of theirs that the user has not answered.
+impl Ours {
+    fn new(method: Method, sdp: Option<Bytes>) -> Self {
+        Self { method, sdp, refresh: false, early: None, tx: None, retry_at: None, tries: 0 }
+    }
+}
+
+/// A re-INVITE, UPDATE or PRACK of theirs with an offer that the user has not answered.
 #[derive(Debug)]
 struct Theirs {
     tx: TxId,
@@ -117,17 +142,27 @@ pub(crate) struct Call {
     contact: String,
     credentials: Option<Credentials>,
     logins: Logins,
-    sources: Vec<IpAddr>,
+    sources: Vec<Network>,
     acks: Vec<Ack>,
     unacked: Option<Unacked>,
-    ours: Option<Ours>,
+    ours: Option<Box<Ours>>,
     theirs: Option<Theirs>,
+    /// Our last session description, for refreshes.
+    described: Bytes,
+    timer: Option<Timer>,
+    /// The least time between refreshes that anybody has asked for, in seconds.
+    min_se: u32,
+    timer_tries: u8,
+    /// They take UPDATE.
+    peer_updates: bool,
+    /// A REFER of ours that is not settled.
+    transfer: Option<TxId>,
     /// Whether the `Call-ID` is ours: decides the bands of RFC 3261 §14.1.
     caller: bool,
     // Our call only.
     cancel: Cancel,
     trying_told: bool,
-    early: Vec<String>,
+    early: Vec<Early>,
     no_response: Duration,
     no_response_at: Option<Instant>,
     report_at: Option<Instant>,
@@ -135,6 +170,7 @@ pub(crate) struct Call {
     // Their call only.
     /// Their INVITE had no SDP, so our 200 carries the offer.
     offerless: bool,
+    reliable: Option<Box<Reliable>>,
     refresh_at: Option<Instant>,
     /// A wish to hang up that must wait for the ACK (RFC 3261 §15).
     bye_after_ack: Option<Option<Q850>>,
@@ -148,7 +184,7 @@ struct Origin {
     invite: TxId,
     contact: String,
     credentials: Option<Credentials>,
-    sources: Vec<IpAddr>,
+    sources: Vec<Network>,
     caller: bool,
 }
 
@@ -169,6 +205,12 @@ impl Call {
             unacked: None,
             ours: None,
             theirs: None,
+            described: Bytes::new(),
+            timer: None,
+            min_se: 0,
+            timer_tries: 0,
+            peer_updates: false,
+            transfer: None,
             caller,
             cancel: Cancel::No,
             trying_told: false,
@@ -178,6 +220,7 @@ impl Call {
             report_at: None,
             login_tries: 0,
             offerless: false,
+            reliable: None,
             refresh_at: None,
             bye_after_ack: None,
         }
@@ -196,13 +239,17 @@ impl Call {
     /// Whether requests inside the dialog are taken from an address.
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.dialog.knows(ip) || self.sources.iter().any(|source| source.to_canonical() == ip)
+        self.dialog.knows(ip)
+            || self.sources.iter().any(|source| source.contains(ip))
+            || self.early.iter().any(|early| early.dialog.knows(ip))
     }
 
     /// Whether a request with this From tag belongs here.
     pub(crate) fn has_remote_tag(&self, tag: &str) -> bool {
         match self.phase {
-            Phase::Calling | Phase::Proceeding => self.early.iter().any(|known| known == tag),
+            Phase::Calling | Phase::Proceeding => {
+                self.early.iter().any(|early| early.dialog.remote_tag() == tag)
+            }
             Phase::Ringing | Phase::Answered | Phase::Confirmed | Phase::Over => {
                 self.dialog.remote_tag() == tag || self.acks.iter().any(|ack| ack.tag == tag)
             }
@@ -226,7 +273,8 @@ impl Call {
     /// The dialog is over. What they wait for is answered, and what we wait for gets an end.
     fn close(&mut self, now: Instant, stack: &mut Stack) {
         self.phase = Phase::Over;
-        self.refresh_at = None;
+        (self.refresh_at, self.timer, self.reliable) = (None, None, None);
+        self.early = Vec::new();
         if let Some(theirs) = self.theirs.take() {
             self.reply(now, stack, theirs.tx, 487);
         }
@@ -240,7 +288,12 @@ impl Call {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let unacked = self.unacked.as_ref().map(|u| u.next.min(u.give_up));
         let retry = self.ours.as_ref().and_then(|ours| ours.retry_at);
-        [self.no_response_at, self.report_at, self.refresh_at, unacked, retry].into_iter().flatten().min()
+        let reliable = self.reliable.as_ref().and_then(|reliable| reliable.deadline());
+        let (told, ringing) = (self.report_at, self.refresh_at);
+        [self.no_response_at, told, ringing, unacked, retry, reliable, self.timer_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn timeout(&mut self, now: Instant, stack: &mut Stack) {
@@ -257,8 +310,12 @@ impl Call {
         if self.unacked.as_ref().is_some_and(|u| u.next.min(u.give_up) <= now) {
             self.repeat_answer(now, stack);
         }
+        if self.reliable.as_ref().and_then(|r| r.deadline()).is_some_and(|at| at <= now) {
+            self.repeat_ringing(now, stack);
+        }
+        self.timer_due(now, stack);
         if self.ours.as_mut().is_some_and(|ours| due(&mut ours.retry_at)) {
-            self.retry_reinvite(now, stack);
+            self.retry_ours(now, stack);
         }
     }
 
@@ -271,6 +328,9 @@ impl Call {
         core: &Core,
         response: &Response,
     ) {
+        if (200..300).contains(&response.code) {
+            self.logins.accepted();
+        }
         if tx == self.invite && self.caller {
             return self.invite_response(now, stack, tx, core, response);
         }
@@ -284,8 +344,14 @@ impl Call {
         if self.ours.as_ref().is_some_and(|ours| ours.tx == Some(tx)) {
             match retried {
                 Some(retry) => self.ours_moved(retry),
-                None => self.reinvite_refused(now, stack, response.code),
+                None if response.code < 300 => {
+                    self.dialog.refresh_target(&response.headers);
+                    self.ours_answered(now, stack, tx, response);
+                }
+                None => self.ours_refused(now, stack, response),
             }
+        } else if self.transfer == Some(tx) {
+            self.referred(now, stack, response, retried);
         } else if retried.is_none() && core.cseq.method == Method::Info {
             match response.code {
                 481 => self.dialog_gone(now, stack, response),
@@ -307,11 +373,19 @@ impl Call {
         if id == self.invite && self.caller {
             return self.invite_failed(now, stack, failure);
         }
-        let ours = self.ours.as_ref().is_some_and(|ours| ours.tx == Some(id));
-        if !ours && tx.key.method != Method::Info {
-            return;
+        let transfer = self.transfer == Some(id);
+        if transfer {
+            self.refer_failed(stack);
         }
-        self.lost(now, stack, failure);
+        let ours = self.ours.as_ref().is_some_and(|ours| ours.tx == Some(id));
+        if ours && self.phase != Phase::Confirmed {
+            // Before the answer the INVITE decides what becomes of the call.
+            self.ours = None;
+            return self.emit(stack, SessionEvent::OfferRefused { code: 408 });
+        }
+        if ours || transfer || tx.key.method == Method::Info {
+            self.lost(now, stack, failure);
+        }
     }
 
     /// No answer inside a dialog ends it (RFC 3261 §12.2.1.2). The BYE is for a far end that only we cannot hear.
@@ -421,10 +495,18 @@ impl Call {
         }
     }
 
-    /// `Contact` and `Allow`, as every message that makes or changes a dialog has them.
+    /// `Contact`, `Allow` and `Supported`, as every message that makes or changes a dialog has them.
     fn present(&self, headers: &mut Headers) {
         headers.push("Contact", self.contact.clone());
         headers.push("Allow", ALLOW);
+        headers.push("Supported", SUPPORTED);
+    }
+
+    /// Takes note of what they take, where they say it.
+    fn peer_presents(&mut self, headers: &Headers) {
+        if headers.has("Allow") {
+            self.peer_updates = headers.list("Allow").any(|method| method == Method::Update.as_str());
+        }
     }
 }
 
@@ -458,74 +540,5 @@ fn set_sdp(headers: &mut Headers, body: &mut Bytes, sdp: Option<Bytes>) {
     if let Some(sdp) = sdp {
         headers.push("Content-Type", "application/sdp");
         *body = sdp;
-    }
-}
-
-/// A live session, borrowed from its endpoint. What is asked for at the wrong time is ignored, unless it says otherwise.
-pub struct Session<'a> {
-    endpoint: &'a mut Endpoint,
-    id: SessionId,
-    call_id: String,
-}
-
-impl<'a> Session<'a> {
-    pub(crate) fn new(endpoint: &'a mut Endpoint, id: SessionId, call_id: String) -> Self {
-        Self { endpoint, id, call_id }
-    }
-
-    fn with<R>(&mut self, act: impl FnOnce(&mut Call, &mut Stack) -> R) -> Option<R> {
-        self.endpoint.with(self.id, act)
-    }
-
-    /// The `Call-ID` of the session.
-    pub fn call_id(&self) -> &str {
-        &self.call_id
-    }
-
-    /// Tells a caller that we are on it: 180 to 183 (101 to 199 are sent as asked), with early media or without.
-    pub fn ring(&mut self, now: Instant, code: u16, sdp: Option<Bytes>) {
-        self.with(|call, stack| call.ring(now, stack, code, sdp));
-    }
-
-    /// Accepts a call with 200. `sdp` is our answer, or our offer when the INVITE had none.
-    pub fn answer(&mut self, now: Instant, sdp: Bytes) {
-        self.with(|call, stack| call.answer(now, stack, sdp));
-    }
-
-    /// Refuses a call, or the offer last reported, with a final status of 300 to 699 (others become 603) and further headers.
-    pub fn reject(&mut self, now: Instant, code: u16, headers: &[(&str, String)]) {
-        let code = if (300..700).contains(&code) { code } else { 603 };
-        self.with(|call, stack| match call.theirs {
-            Some(_) => call.refuse_offer(now, stack, code, headers),
-            None => call.refuse(now, stack, code, headers),
-        });
-    }
-
-    /// Answers the offer last reported; to an offer that was none ([`SessionEvent::Offer`] without SDP) this is ours.
-    pub fn answer_offer(&mut self, now: Instant, sdp: Bytes) {
-        self.with(|call, stack| call.answer_offer(now, stack, sdp));
-    }
-
-    /// Offers a change by re-INVITE. A collision with theirs is sorted out underneath (RFC 3261 §14.1).
-    ///
-    /// # Errors
-    /// [`SessionError`], and nothing is sent.
-    pub fn reinvite(&mut self, now: Instant, sdp: Bytes) -> Result<(), SessionError> {
-        self.with(|call, stack| call.reinvite(now, stack, sdp)).unwrap_or(Err(SessionError::NotConfirmed))
-    }
-
-    /// Sends an INFO (RFC 6086).
-    ///
-    /// # Errors
-    /// [`SessionError`], and nothing is sent.
-    pub fn info(&mut self, now: Instant, content_type: &str, body: Bytes) -> Result<(), SessionError> {
-        self.with(|call, stack| call.info(now, stack, content_type, body))
-            .unwrap_or(Err(SessionError::NotConfirmed))
-    }
-
-    /// Ends the session: CANCEL (as soon as it may be sent), BYE (as soon as it may be sent) or a refusal with 603.
-    /// Asked again, it does nothing.
-    pub fn hang_up(&mut self, now: Instant, reason: Option<Q850>) {
-        self.with(|call, stack| call.hang_up(now, stack, reason));
     }
 }

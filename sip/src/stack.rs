@@ -3,7 +3,7 @@
 //! Owns the way from a message to the wire and back to the transaction that waits for it. Never knows what a session is
 //! about: a transaction has an owner, and that is all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::headers::NameAddr;
 use crate::message::{Headers, Method, Request, Response};
 use crate::parse::Core;
+use crate::route::Route;
 use crate::transaction::client::{Client, Due as ClientDue};
 use crate::transaction::server::{Due as ServerDue, Server};
 use crate::transaction::{ClientKey, ClientTx, ServerKey, ServerTx, Table, Timetable, TxId};
@@ -59,6 +60,11 @@ pub(crate) struct Stack {
     pub(crate) deadlines: Timetable<Due>,
     /// Live client transactions by owner.
     owned: BTreeMap<SessionId, usize>,
+    /// Client transactions by whom they were sent to.
+    by_peer: BTreeSet<(Peer, TxId)>,
+    /// Client transactions without a final response.
+    waiting: usize,
+    route: Route,
     next_tx: TxId,
 }
 
@@ -78,6 +84,9 @@ impl Stack {
             memories: Table::default(),
             deadlines: Timetable::default(),
             owned: BTreeMap::new(),
+            by_peer: BTreeSet::new(),
+            waiting: 0,
+            route: Route::default(),
             next_tx: 0,
         }
     }
@@ -110,8 +119,21 @@ impl Stack {
         self.owned.get(&session).copied().unwrap_or(0)
     }
 
-    fn via(&mut self, peer: Peer, branch: &str) -> String {
-        let local = self.config.local;
+    /// Requests of ours that nobody has answered yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub(crate) fn route_mut(&mut self) -> &mut Route {
+        &mut self.route
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    fn via(&self, peer: Peer, branch: &str) -> String {
+        let local = crate::route::local(&self.config, peer);
         let host = Host::Addr(local.ip());
         format!("SIP/2.0/{} {host}:{};branch={branch};rport", peer.transport.via_name(), local.port())
     }
@@ -131,26 +153,42 @@ impl Stack {
         self.start_with_branch(now, owner, request, seq, peer, branch)
     }
 
+    /// The same request by another way: what its `Via` says must be true (RFC 3261 §18.1.1).
+    fn rerouted(&self, request: &mut Request, branch: &str, peer: Peer) -> Bytes {
+        let via = self.via(peer, branch);
+        request.headers.set_first("Via", via);
+        request.to_bytes()
+    }
+
     fn start_with_branch(
         &mut self,
         now: Instant,
         owner: SessionId,
-        request: Request,
+        mut request: Request,
         seq: u32,
-        peer: Peer,
+        mut peer: Peer,
         branch: String,
     ) -> TxId {
         self.next_tx += 1;
         let id = self.next_tx;
-        let wire = request.to_bytes();
+        let mut wire = request.to_bytes();
         let invite = request.method == Method::Invite;
+        // A CANCEL goes the way of its INVITE, whatever its size.
+        let may_move = self.config.large_by_tcp && request.method != Method::Cancel;
+        let by_size = may_move && self.route.moves_to_tcp(now, peer, wire.len());
+        if by_size {
+            peer.transport = Transport::Tcp;
+            wire = self.rerouted(&mut request, &branch, peer);
+        }
         let machine = Client::new(now, self.config.timers, invite, peer.transport.is_reliable());
         let key = ClientKey { branch, method: request.method.clone() };
         self.deadlines.set(Due::Client(id), machine.deadline());
         self.send(peer, wire.clone());
         *self.owned.entry(owner).or_default() += 1;
-        let tx = ClientTx { key: key.clone(), machine, peer, request, wire, ack: None, owner, seq };
+        let tx = ClientTx { key: key.clone(), machine, peer, by_size, request, wire, ack: None, owner, seq };
         self.clients.insert(id, key, tx);
+        self.by_peer.insert((peer, id));
+        self.waiting += 1;
         id
     }
 
@@ -180,6 +218,7 @@ impl Stack {
     fn end_client(&mut self, id: TxId) -> Option<ClientTx> {
         self.deadlines.set(Due::Client(id), None);
         let tx = self.clients.remove(id, |tx| &tx.key)?;
+        self.by_peer.remove(&(tx.peer, id));
         if let Some(count) = self.owned.get_mut(&tx.owner) {
             *count -= 1;
             if *count == 0 {
@@ -208,7 +247,11 @@ impl Stack {
         let key = ClientKey { branch: core.via.branch()?.to_owned(), method: core.cseq.method.clone() };
         let id = self.clients.find(&key)?;
         let tx = self.clients.get_mut(id)?;
+        let waited = tx.machine.waits();
         let verdict = tx.machine.response(now, response.code);
+        if waited && !tx.machine.waits() {
+            self.waiting -= 1;
+        }
         let (owner, peer) = (tx.owner, tx.peer);
         if verdict.ack {
             let ack = tx.ack.get_or_insert_with(|| {
@@ -230,22 +273,53 @@ impl Stack {
         match due {
             ClientDue::Nothing => {}
             ClientDue::Retransmit => self.send(again.0, again.1),
-            ClientDue::TimedOut => return self.end_client(id).map(|tx| (tx, Some(Failure::TimedOut))),
+            ClientDue::TimedOut => {
+                self.waiting -= 1;
+                return self.end_client(id).map(|tx| (tx, Some(Failure::TimedOut)));
+            }
             ClientDue::Forgotten => return self.end_client(id).map(|tx| (tx, None)),
         }
         self.deadlines.set(Due::Client(id), deadline);
         None
     }
 
-    /// Requests of ours that wait for a peer which cannot be reached.
-    pub(crate) fn unreachable(&mut self, peer: Peer) -> Vec<(TxId, ClientTx)> {
-        let waiting: Vec<TxId> =
-            self.clients.iter().filter(|(_, tx)| tx.peer == peer).map(|(id, _)| id).collect();
-        let failed = waiting
-            .into_iter()
-            .filter(|id| self.clients.get_mut(*id).is_some_and(|tx| tx.machine.unreachable()));
-        let failed: Vec<TxId> = failed.collect();
-        failed.into_iter().filter_map(|id| Some((id, self.end_client(id)?))).collect()
+    /// Requests of ours that wait for a peer which cannot be reached. Those that went by TCP for their size alone are
+    /// sent by UDP instead.
+    pub(crate) fn unreachable(&mut self, now: Instant, peer: Peer) -> Vec<(TxId, ClientTx)> {
+        let concerned = self.by_peer.range((peer, TxId::MIN)..=(peer, TxId::MAX));
+        let concerned: Vec<TxId> = concerned.map(|(_, id)| *id).collect();
+        let mut failed = Vec::new();
+        for id in concerned {
+            let Some(tx) = self.clients.get_mut(id) else { continue };
+            if !tx.machine.unreachable() {
+                continue;
+            }
+            if tx.by_size {
+                self.back_to_udp(now, id);
+                continue;
+            }
+            self.waiting -= 1;
+            failed.extend(self.end_client(id).map(|tx| (id, tx)));
+        }
+        failed
+    }
+
+    /// Sends a large request by UDP after all, under the branch that it had.
+    fn back_to_udp(&mut self, now: Instant, id: TxId) {
+        let Some(tx) = self.clients.get(id) else { return };
+        let (mut request, branch, before) = (tx.request.clone(), tx.key.branch.clone(), tx.peer);
+        let peer = Peer { transport: Transport::Udp, ..before };
+        self.route.refused_tcp(now, peer.addr);
+        let wire = self.rerouted(&mut request, &branch, peer);
+        let machine = Client::new(now, self.config.timers, request.method == Method::Invite, false);
+        self.deadlines.set(Due::Client(id), machine.deadline());
+        if let Some(tx) = self.clients.get_mut(id) {
+            (tx.peer, tx.by_size, tx.request, tx.wire, tx.machine) =
+                (peer, false, request, wire.clone(), machine);
+        }
+        self.by_peer.remove(&(before, id));
+        self.by_peer.insert((peer, id));
+        self.send(peer, wire);
     }
 
     /// Begins to serve a request.
@@ -332,14 +406,14 @@ impl Stack {
     }
 
     /// Our `Contact`: the user part that the other side knows us by, at our address.
-    pub(crate) fn contact(&self, user: Option<&str>, transport: Transport) -> String {
+    pub(crate) fn contact(&self, user: Option<&str>, peer: Peer) -> String {
         let user = user.map_or_else(String::new, |user| format!("{user}@"));
-        let transport = match transport {
+        let transport = match peer.transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
             Transport::Tls => ";transport=tls",
         };
-        let local = self.config.local;
+        let local = crate::route::local(&self.config, peer);
         format!("<sip:{user}{}:{}{transport}>", Host::Addr(local.ip()), local.port())
     }
 

@@ -1,113 +1,248 @@
-//! The driver's half of UDP: a socket that speaks in [`Peer`]s and [`Transmit`]s (RFC 3261 §18).
+//! The driver's half of the transport: every socket of an endpoint behind one door (RFC 3261 §18).
 //!
-//! Owns the socket and nothing else. The loop that feeds an [`crate::Endpoint`] belongs to whoever owns the endpoint.
+//! Owns the sockets, and a task per connection. [`Sockets::wait`] waits, [`Sockets::take`] gives what has come in, calls
+//! under way first, and [`Sockets::send`] never waits. The loop that feeds an [`crate::Endpoint`] belongs to whoever owns
+//! the endpoint. Looks into messages only where RFC 5923 needs it: the `Via` of the first one on a connection says under
+//! which address its sender is reached.
 
+mod resolve;
+mod streams;
+mod tcp;
+mod tls;
+mod udp;
+
+use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use tokio::net::UdpSocket;
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::net::TcpListener;
 
+use crate::intake::{Intake, Turn};
+use crate::parse::MAX_MESSAGE;
 use crate::{Peer, Transmit, Transport};
 
-/// A bound UDP socket.
-#[derive(Debug)]
-pub struct UdpTransport {
-    socket: UdpSocket,
+pub use resolve::{Hop, LocateError, Place, Resolver, order};
+use streams::Streams;
+pub use tcp::StreamLimits;
+pub use tls::{TlsError, TlsFiles};
+pub use udp::UdpTransport;
+
+/// Datagrams taken from the socket before others get their turn.
+const BATCH_MAX: usize = 256;
+
+/// An IPv4 address in IPv6 clothes (RFC 4291 §2.5.5.2) as what it is.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-impl UdpTransport {
-    /// Binds an address.
+/// The address under which an IPv6 socket reaches an IPv4 peer.
+fn mapped(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port()),
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// What an endpoint listens on.
+#[derive(Debug, Clone)]
+pub struct SocketSettings {
+    /// The UDP address. `[::]` takes IPv4 as well.
+    pub udp: SocketAddr,
+    /// The TCP address, if TCP connections are accepted.
+    pub tcp: Option<SocketAddr>,
+    /// The TLS address, if TLS connections are accepted.
+    pub tls: Option<SocketAddr>,
+    /// What TLS is made from.
+    pub tls_files: TlsFiles,
+    /// The limits of connections.
+    pub limits: StreamLimits,
+}
+
+impl SocketSettings {
+    /// UDP alone; TCP and TLS can be opened by us, and are accepted nowhere.
+    pub fn udp(addr: SocketAddr) -> Self {
+        let (tls_files, limits) = (TlsFiles::default(), StreamLimits::default());
+        Self { udp: addr, tcp: None, tls: None, tls_files, limits }
+    }
+}
+
+/// Why the sockets of an endpoint cannot be opened.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("{transport:?} {addr}: {source}")]
+    Listen {
+        /// For which transport.
+        transport: Transport,
+        /// Where.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What has come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// For [`crate::Endpoint::handle_datagram`].
+    Message(Peer, Bytes),
+    /// For [`crate::Endpoint::handle_excess`].
+    Excess(Peer, Bytes),
+    /// For [`crate::Endpoint::handle_transport_error`].
+    Unreachable(Peer),
+}
+
+/// Every socket of an endpoint.
+pub struct Sockets {
+    udp: UdpTransport,
+    tcp: Option<TcpListener>,
+    tls: Option<TcpListener>,
+    streams: Streams,
+    intake: Intake,
+    unreachable: VecDeque<Peer>,
+    buffer: Box<[u8]>,
+}
+
+enum Awoken {
+    Udp,
+    Stream(tcp::StreamEvent),
+    Accepted(Transport, io::Result<(tokio::net::TcpStream, SocketAddr)>),
+}
+
+impl Sockets {
+    /// Opens everything. Nothing is left open when something cannot be.
     ///
     /// # Errors
-    /// What the system says: the address is in use, or not ours.
-    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::bind(addr).await?;
-        // Until the runtime has once seen it writable, nothing can be sent without waiting.
-        socket.writable().await?;
-        Ok(Self { socket })
+    /// [`BindError`] names what could not be opened.
+    pub async fn bind(settings: &SocketSettings) -> Result<Self, BindError> {
+        let refused = |transport, addr| move |source| BindError::Listen { transport, addr, source };
+        let streams = Streams::new(&settings.tls_files, settings.tls.is_some(), settings.limits)?;
+        let udp = UdpTransport::bind(settings.udp).await.map_err(refused(Transport::Udp, settings.udp))?;
+        let mut listeners = [None, None];
+        let wanted = [(Transport::Tcp, settings.tcp), (Transport::Tls, settings.tls)];
+        for (slot, (transport, addr)) in listeners.iter_mut().zip(wanted) {
+            if let Some(addr) = addr {
+                *slot = Some(TcpListener::bind(addr).await.map_err(refused(transport, addr))?);
+            }
+        }
+        let [tcp, tls] = listeners;
+        let buffer = vec![0; MAX_MESSAGE].into_boxed_slice();
+        let (intake, unreachable) = (Intake::default(), VecDeque::new());
+        Ok(Self { udp, tcp, tls, streams, intake, unreachable, buffer })
     }
 
-    /// The bound address, with the port that the system chose.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// Where a transport is listened on, with the port that the system chose; `None` where it is not.
+    pub fn local_addr(&self, transport: Transport) -> Option<SocketAddr> {
+        match transport {
+            Transport::Udp => self.udp.local_addr().ok(),
+            Transport::Tcp => self.tcp.as_ref()?.local_addr().ok(),
+            Transport::Tls => self.tls.as_ref()?.local_addr().ok(),
+        }
     }
 
-    /// Waits for a datagram. `buf` should hold [`crate::parse::MAX_MESSAGE`] bytes. What a peer's refusal (ICMP) reports here
-    /// is passed over: it says nothing of the next datagram.
+    /// Connections that are open or being opened.
+    pub fn connections(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Waits until [`Sockets::take`] may have something. Nothing is lost when the wait is given up.
     ///
     /// # Errors
-    /// What the system says of the socket itself.
-    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<(usize, Peer)> {
-        loop {
-            match self.socket.recv_from(buf).await {
-                Ok((len, addr)) => return Ok((len, Peer::udp(addr))),
-                Err(error) if is_about_a_peer(&error) => tracing::debug!(%error, "a peer is unreachable"),
-                Err(error) => return Err(error),
+    /// What the system says of the UDP socket itself.
+    pub async fn wait(&mut self) -> io::Result<()> {
+        if !self.intake.is_empty() || !self.unreachable.is_empty() {
+            return Ok(());
+        }
+        let awoken = tokio::select! {
+            readable = self.udp.readable() => {
+                readable?;
+                Awoken::Udp
+            }
+            event = self.streams.event() => Awoken::Stream(event),
+            accepted = accept(self.tcp.as_ref()) => Awoken::Accepted(Transport::Tcp, accepted),
+            accepted = accept(self.tls.as_ref()) => Awoken::Accepted(Transport::Tls, accepted),
+        };
+        match awoken {
+            Awoken::Udp => {}
+            Awoken::Stream(event) => self.stream_event(event),
+            Awoken::Accepted(transport, Ok((stream, addr))) => {
+                self.streams.admit(transport, stream, canonical(addr));
+            }
+            // Out of files, or a peer that went away before it was let in.
+            Awoken::Accepted(_, Err(error)) => tracing::warn!(%error, "accepting a connection"),
+        }
+        self.fill();
+        Ok(())
+    }
+
+    /// What has come in, in the order of what matters most; `None` when there is nothing more.
+    pub fn take(&mut self) -> Option<Arrival> {
+        if let Some(peer) = self.unreachable.pop_front() {
+            return Some(Arrival::Unreachable(peer));
+        }
+        self.intake.take().map(|turn| match turn {
+            Turn::Take(from, bytes) => Arrival::Message(from, bytes),
+            Turn::Refuse(from, bytes) => Arrival::Excess(from, bytes),
+        })
+    }
+
+    /// Takes in what the system holds for us, within bounds, without waiting.
+    pub fn fill(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let Ok((length, from)) = self.udp.try_recv(&mut self.buffer) else { break };
+            self.intake.push(from, Bytes::copy_from_slice(&self.buffer[..length]));
+        }
+        for _ in 0..BATCH_MAX {
+            if self.intake.is_full() {
+                return;
+            }
+            let Some(event) = self.streams.try_event() else { return };
+            self.stream_event(event);
+        }
+    }
+
+    fn stream_event(&mut self, event: tcp::StreamEvent) {
+        match event {
+            tcp::StreamEvent::Message(peer, bytes) => {
+                self.streams.learn(peer, &bytes);
+                self.intake.push(peer, bytes);
+            }
+            tcp::StreamEvent::Closed { peer, id, why } => {
+                if let Some(peer) = self.streams.closed(peer, id, why) {
+                    self.unreachable.push_back(peer);
+                }
             }
         }
     }
 
-    /// Takes a datagram that is there already; [`io::ErrorKind::WouldBlock`] when there is none.
+    /// Sends without waiting. A full UDP socket loses the datagram, as the network may; a connection is opened when there
+    /// is none, and when that fails [`Arrival::Unreachable`] follows. `name` is what the certificate must show on TLS
+    /// ([`crate::Endpoint::server_name`]).
     ///
     /// # Errors
-    /// What the system says.
-    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<(usize, Peer)> {
-        loop {
-            match self.socket.try_recv_from(buf) {
-                Ok((len, addr)) => return Ok((len, Peer::udp(addr))),
-                Err(error) if is_about_a_peer(&error) => tracing::debug!(%error, "a peer is unreachable"),
-                Err(error) => return Err(error),
-            }
+    /// What the system says; then [`crate::Endpoint::handle_transport_error`] is due, unless it is
+    /// [`io::ErrorKind::WouldBlock`].
+    pub fn send(&mut self, transmit: &Transmit, name: Option<&str>) -> io::Result<()> {
+        match transmit.to.transport {
+            Transport::Udp => self.udp.try_send(transmit),
+            Transport::Tcp | Transport::Tls => self.streams.send(transmit.to, transmit.bytes.clone(), name),
         }
-    }
-
-    /// Sends without waiting. A full socket loses the datagram, as the network may: the transactions send it again.
-    ///
-    /// # Errors
-    /// What the system says; then [`crate::Endpoint::handle_transport_error`] is due, unless it is [`io::ErrorKind::WouldBlock`].
-    /// [`io::ErrorKind::Unsupported`] for a peer on a stream.
-    pub fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        if transmit.to.transport != Transport::Udp {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        self.socket.try_send_to(&transmit.bytes, transmit.to.addr).map(|_| ())
     }
 }
 
-/// Errors that an earlier datagram of ours caused, not the socket.
-fn is_about_a_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::Interrupted
-    )
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    #[tokio::test]
-    async fn datagrams_cross_and_a_closed_port_does_not_end_the_socket() {
-        let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let (a, b) =
-            (UdpTransport::bind(loopback).await.unwrap(), UdpTransport::bind(loopback).await.unwrap());
-        let closed = UdpTransport::bind(loopback).await.unwrap().local_addr().unwrap();
-        let to = |addr| Transmit { to: Peer::udp(addr), bytes: Bytes::from_static(b"hello") };
-        let mut buf = [0; 64];
-        assert_eq!(a.try_recv(&mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        a.try_send(&to(closed)).unwrap();
-        b.try_send(&to(a.local_addr().unwrap())).unwrap();
-        let (len, from) = a.recv(&mut buf).await.unwrap();
-        assert_eq!((&buf[..len], from), (&b"hello"[..], Peer::udp(b.local_addr().unwrap())));
-        let tcp = Transmit { to: Peer { transport: Transport::Tcp, addr: loopback }, bytes: Bytes::new() };
-        assert_eq!(a.try_send(&tcp).unwrap_err().kind(), io::ErrorKind::Unsupported);
-    }
+/// Whether an address has the port of nobody: nothing can be sent there.
+fn is_nowhere(addr: SocketAddr) -> bool {
+    addr.port() == 0 || addr.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) || addr.ip().is_unspecified()
 }

@@ -87,6 +87,8 @@ pub(crate) struct ClientTx {
     pub(crate) key: ClientKey,
     pub(crate) machine: client::Client,
     pub(crate) peer: Peer,
+    /// It went by TCP only because it is large, so that UDP remains to be tried (RFC 3261 §18.1.1).
+    pub(crate) by_size: bool,
     /// With our `Via` on top; retries, CANCEL and ACK are made from it.
     pub(crate) request: Request,
     pub(crate) wire: Bytes,
@@ -152,10 +154,6 @@ impl<K: Ord + Clone, T> Table<K, T> {
 
     pub(crate) fn len(&self) -> usize {
         self.live.len()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (TxId, &T)> {
-        self.live.iter().map(|(id, tx)| (*id, tx))
     }
 }
 

@@ -296,10 +296,10 @@ fn a_lost_ack_is_sent_again_for_each_200() {
     let mut losses = 0;
     let mut stage = Stage::new();
     stage.net = {
-        // The fifth datagram is the first ACK.
+        // The seventh datagram is the first ACK; the 183 with its session description has been acknowledged before.
         let mut net = Net::new(Box::new(move || {
             losses += 1;
-            if losses == 5 { vec![] } else { vec![Duration::from_millis(10)] }
+            if losses == 7 { vec![] } else { vec![Duration::from_millis(10)] }
         }));
         net.add(config(ALICE), 1);
         net.add(config(BOB), 2);
@@ -310,7 +310,8 @@ fn a_lost_ack_is_sent_again_for_each_200() {
     stage.act(1, bob, |s, now| s.ring(now, 183, Some(sdp("early"))));
     stage.act(1, bob, |s, now| s.answer(now, sdp("answer")));
     stage.run(1_000);
-    assert_eq!(stage.flow()[3..], ["B > A 200 INVITE", "A > B ACK", "B > A 200 INVITE", "A > B ACK"]);
+    assert_eq!(stage.flow()[2..5], ["B > A 183 INVITE", "A > B PRACK", "B > A 200 PRACK"]);
+    assert_eq!(stage.flow()[5..], ["B > A 200 INVITE", "A > B ACK", "B > A 200 INVITE", "A > B ACK"]);
     assert_eq!(stage.words(1), ["invited", "confirmed"]);
     assert_eq!(stage.words(0), ["trying", "progress 183 0 true", "answered"]);
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use common::*;
@@ -126,8 +127,8 @@ fn other_methods_inside_a_dialog() {
     }
     bench.feed(request("INFO", &tag, 3, "old", ""));
     bench.response(500);
-    bench.feed(request_with("INFO", &tag, 40, "req", "Require: timer\r\n", ""));
-    assert_eq!(bench.response(420).headers.get("Unsupported"), Some("timer"));
+    bench.feed(request_with("INFO", &tag, 40, "req", "Require: timer, gruu\r\n", ""));
+    assert_eq!(bench.response(420).headers.get("Unsupported"), Some("gruu"));
     assert_eq!(bench.words(), ["info"]);
 }
 
@@ -143,7 +144,7 @@ fn a_stranger_who_knows_the_dialog_is_still_a_stranger() {
     assert_eq!(bench.words(), ["terminated Them Bye"]);
     // A further source that the target names is none.
     let mut bench = Bench::new();
-    bench.invite(sip::Target { sources: vec!["203.0.113.66".parse().unwrap()], ..target(THEM) });
+    bench.invite(sip::Target { sources: vec![IpAddr::from([203, 0, 113, 66]).into()], ..target(THEM) });
     let invite = bench.request("INVITE");
     bench.feed(reply(&invite, 200, "t", "Contact: <sip:b@192.0.2.2>\r\n", "a"));
     let ack = bench.request("ACK");

@@ -44,7 +44,8 @@ fn requests_outside_of_dialogs_leave_no_trace() {
         ("INVITE", "x", "", 481),
         ("REFER", "", "", 603),
         ("OPTIONS", "", "Require: foo, bar\r\n", 420),
-        ("INVITE", "", "Require: 100rel\r\n", 420),
+        ("INVITE", "", "Require: 100rel, precondition\r\n", 420),
+        ("INVITE", "", "Session-Expires: 89\r\nSupported: timer\r\n", 422),
         ("INVITE", "", "Accept: text/plain\r\n", 406),
     ] {
         let bytes = request_with(method, tag, 1, "x", extra, "");
@@ -95,7 +96,7 @@ fn responses_go_where_the_request_came_from() {
         assert_eq!(bench.sent.front().unwrap().0, peer(to), "{sent}");
         assert_eq!(bench.response(200).headers.get("Via"), Some(stamped));
     }
-    let tcp = Peer { transport: sip::Transport::Tcp, addr: "203.0.113.7:1024".parse().unwrap() };
+    let tcp = Peer::new(sip::Transport::Tcp, "203.0.113.7:1024".parse().unwrap());
     bench.endpoint.handle_datagram(
         bench.now,
         tcp,
@@ -104,6 +105,7 @@ fn responses_go_where_the_request_came_from() {
     assert_eq!(bench.endpoint.poll_transmit().unwrap().to, tcp);
 }
 
+/// FIELD 5.10 and 5.37: the caller id that was asked for is in From, and Contact is the signalling address.
 #[test]
 fn what_an_invite_of_ours_looks_like() {
     let mut bench = Bench::new();
@@ -127,6 +129,9 @@ fn what_an_invite_of_ours_looks_like() {
             "CSeq",
             "Contact",
             "Allow",
+            "Supported",
+            "Session-Expires",
+            "Min-SE",
             "User-Agent",
             "P-Asserted-Identity",
             "Content-Type",
@@ -136,6 +141,7 @@ fn what_an_invite_of_ours_looks_like() {
     assert!(text.contains("Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK") && text.contains(";rport\r\n"));
     assert!(text.contains("From: \"A \\\"quoted\\\" name\" <sip:alice@example.com>;tag="));
     assert!(text.contains("Contact: <sip:alice@192.0.2.1:5060>\r\n"));
+    assert!(text.contains("Supported: 100rel, timer\r\nSession-Expires: 1800\r\nMin-SE: 90\r\n"));
     assert!(text.ends_with("Content-Length: 5\r\n\r\nv=0\r\n"));
 }
 

@@ -33,10 +33,13 @@ struct Users {
 #[derive(Debug, Clone, Copy)]
 enum Plan {
     Ring,
+    EarlyMedia,
     Answer,
     Reject,
     HangUp,
     Reinvite,
+    Update,
+    Refer,
     Info,
     AnswerOffer,
     RefuseOffer,
@@ -102,6 +105,7 @@ impl Users {
         let Some(mut session) = self.net.endpoint(node).session(id) else { return };
         match plan {
             Plan::Ring => session.ring(now, 180, None),
+            Plan::EarlyMedia => session.ring(now, 183, Some(sdp("answer"))),
             Plan::Answer => session.answer(now, sdp("answer")),
             Plan::Reject => session.reject(now, 486, &[]),
             Plan::HangUp => session.hang_up(now, Some(Q850(16))),
@@ -109,6 +113,8 @@ impl Users {
             Plan::RefuseOffer => session.reject(now, 488, &[]),
             // These may come at the wrong time, and then say so.
             Plan::Reinvite => drop(session.reinvite(now, sdp("offer"))),
+            Plan::Update => drop(session.update(now, sdp("offer"))),
+            Plan::Refer => drop(session.refer(now, &"sip:carol@10.0.0.3".parse().unwrap(), None)),
             Plan::Info => drop(session.info(now, "text/plain", sdp("x"))),
         }
         self.net.drain();
@@ -124,13 +130,18 @@ impl Users {
         match event {
             SessionEvent::Invited(_) => {
                 self.plan(node, id, Plan::Ring, 500);
+                if self.below(3) == 0 {
+                    self.plan(node, id, Plan::EarlyMedia, 3_000);
+                    self.plan(node, id, Plan::Update, 9_000);
+                }
                 let choice = [Plan::Answer, Plan::Answer, Plan::Answer, Plan::Reject, Plan::HangUp]
                     [self.below(5) as usize];
                 self.plan(node, id, choice, 9_000);
             }
             SessionEvent::Answered { .. } | SessionEvent::Confirmed { .. } => {
                 for _ in 0..self.below(4) {
-                    let what = [Plan::Reinvite, Plan::Reinvite, Plan::Info][self.below(3) as usize];
+                    let all = [Plan::Reinvite, Plan::Reinvite, Plan::Update, Plan::Info, Plan::Refer];
+                    let what = all[self.below(5) as usize];
                     self.plan(node, id, what, 10_000);
                 }
                 if self.below(2) == 0 {
@@ -149,12 +160,15 @@ impl Users {
             | SessionEvent::Progress { .. }
             | SessionEvent::OfferAnswered { .. }
             | SessionEvent::OfferRefused { .. }
+            | SessionEvent::Transfer(_)
             | SessionEvent::Info { .. } => {}
         }
         let name = match event {
             SessionEvent::Answered { .. } => "answered",
             SessionEvent::OfferAnswered { .. } => "offer answered",
             SessionEvent::Info { .. } => "info",
+            SessionEvent::Transfer(_) => "transfer",
+            SessionEvent::Progress { sdp: Some(_), .. } => "early media",
             SessionEvent::Terminated(end) => match end.cause {
                 sip::TerminationCause::Cancelled => "cancelled",
                 sip::TerminationCause::Rejected { .. } => "rejected",
@@ -237,7 +251,9 @@ fn every_session_ends_at_both_ends_exactly_once() {
         }
     }
     // The scripts must have led everywhere, or the test shows little.
-    for name in ["answered", "offer answered", "info", "cancelled", "rejected", "ended"] {
+    for name in
+        ["answered", "offer answered", "early media", "info", "transfer", "cancelled", "rejected", "ended"]
+    {
         assert!(seen.get(name).is_some_and(|count| *count > 50), "{name}: {seen:?}");
     }
 }

@@ -17,6 +17,7 @@ fn last(bench: &mut Bench) -> sip::Termination {
     }
 }
 
+/// FIELD 5.1.
 #[test]
 fn every_request_inside_a_dialog_has_a_cseq_of_its_own() {
     let mut bench = Bench::new();
@@ -37,6 +38,7 @@ fn every_request_inside_a_dialog_has_a_cseq_of_its_own() {
     assert_eq!(seqs, [2, 3, 4, 5]);
 }
 
+/// FIELD 5.2.
 #[test]
 fn a_pending_reinvite_and_the_bye_do_not_share_a_cseq() {
     let mut bench = Bench::new();
@@ -55,6 +57,7 @@ fn a_pending_reinvite_and_the_bye_do_not_share_a_cseq() {
     bench.assert_empties();
 }
 
+/// FIELD 5.4.
 #[test]
 fn a_bye_on_a_record_routed_dialog_has_the_route_set() {
     let mut bench = Bench::new();
@@ -94,6 +97,7 @@ fn a_bye_on_a_record_routed_dialog_has_the_route_set() {
     assert_eq!(routes, ["<sip:192.0.2.2;lr>", "<sip:198.51.100.2;lr>"]);
 }
 
+/// FIELD 5.5.
 #[test]
 fn dialogs_are_forgotten() {
     let mut bench = Bench::new();
@@ -109,6 +113,7 @@ fn dialogs_are_forgotten() {
     bench.assert_empties();
 }
 
+/// FIELD 5.6.
 #[test]
 fn their_bye_ends_our_call() {
     let mut bench = Bench::new();
@@ -133,6 +138,7 @@ fn their_bye_ends_our_call() {
     bench.assert_empties();
 }
 
+/// FIELD 5.27.
 #[test]
 fn a_bye_with_a_reason_without_cause_is_a_bye() {
     for reason in ["Q.850", "Q.850;cause=", "Q.850;text=\"no cause\"", ";;\"", "SIP ;cause=x"] {
@@ -145,6 +151,7 @@ fn a_bye_with_a_reason_without_cause_is_a_bye() {
     }
 }
 
+/// FIELD 5.28.
 #[test]
 fn a_200_that_crosses_our_cancel_gets_ack_and_bye() {
     let mut bench = Bench::new();
@@ -238,6 +245,7 @@ fn silence_ends_by_timer_b_and_an_unreachable_peer_at_once() {
     bench.assert_empties();
 }
 
+/// FIELD 5.29.
 #[test]
 fn an_invite_retried_after_its_refusal_does_not_ring_again() {
     let mut bench = Bench::new();

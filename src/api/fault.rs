@@ -21,6 +21,10 @@ pub enum Fault {
     Refused(Refusal),
     /// No such path.
     UnknownPath,
+    /// The path is known, and what it names is not; the text says what.
+    Missing(&'static str),
+    /// What was asked for contradicts what there is; the text says how.
+    Conflict(String),
     /// The path is known and does not take this method.
     MethodNotAllowed,
     /// The body is larger than bodies may be.
@@ -31,6 +35,8 @@ pub enum Fault {
     NoRecording,
     /// No recording of that name.
     NoFile,
+    /// A link to a recording that was not made here, was changed, or has run out.
+    BadLink,
     /// A range outside of a file of this many bytes.
     BadRange(u64),
     /// Text could not be made into speech.
@@ -52,9 +58,12 @@ impl Fault {
             Self::TooLarge | Self::TooSlow => vec![(header::CONNECTION, HeaderValue::from_static("close"))],
             Self::Bad(_)
             | Self::UnknownPath
+            | Self::Missing(_)
+            | Self::Conflict(_)
             | Self::MethodNotAllowed
             | Self::NoRecording
             | Self::NoFile
+            | Self::BadLink
             | Self::SpeechFailed
             | Self::SoundUnusable
             | Self::Broken => Vec::new(),
@@ -67,7 +76,7 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         Refusal::MissingKey | Refusal::InvalidKey => {
             vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))]
         }
-        Refusal::RateLimited { retry_after_s } => {
+        Refusal::RateLimited { retry_after_s } | Refusal::TooFast { retry_after_s } => {
             vec![(header::RETRY_AFTER, HeaderValue::from(*retry_after_s))]
         }
         Refusal::Unavailable => vec![(header::RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY_S))],
@@ -75,6 +84,8 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         Refusal::Forbidden
         | Refusal::CallerIdNotAllowed
         | Refusal::NumberNotAllowed
+        | Refusal::DestinationNotAllowed
+        | Refusal::DayIsSpent
         | Refusal::UnknownCall
         | Refusal::NotAnswered
         | Refusal::GatherInProgress
@@ -85,6 +96,7 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         | Refusal::TooManyCalls
         | Refusal::NoCredits
         | Refusal::NoTrunks
+        | Refusal::TrunksBusy
         | Refusal::OriginationFailed { .. }
         | Refusal::IdempotencyKeyReused => Vec::new(),
     }

@@ -38,7 +38,48 @@ impl Fields {
         if body.is_empty() { Ok(Self::default()) } else { Self::read(body) }
     }
 
+    /// Whether a field is there, be it `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// An object inside of this one.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`] for another type.
+    pub fn object(&self, name: &str) -> Result<Option<Self>, Fault> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(Self(fields.clone()))),
+            Some(_) => Err(Fault::Bad(format!("{name} must be an object"))),
+        }
+    }
+
+    /// A list of strings, at most `most`.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`] for another type, and for a longer list.
+    pub fn texts(&self, name: &str, most: usize) -> Result<Option<Vec<&str>>, Fault> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let texts = value.as_array().filter(|list| list.len() <= most);
+        let texts = texts.and_then(|list| list.iter().map(Value::as_str).collect());
+        texts.map(Some).ok_or_else(|| Fault::Bad(format!("{name} must be a list of at most {most} strings")))
+    }
+
+    /// An integer that may be negative, within bounds.
+    ///
+    /// # Errors
+    /// As [`Fields::integer`].
+    pub fn signed(&self, name: &str, bounds: RangeInclusive<i64>) -> Result<Option<i64>, Fault> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let wrong = || format!("{name} must be an integer from {} to {}", bounds.start(), bounds.end());
+        let read = value.as_i64().filter(|n| bounds.contains(n));
+        read.map(Some).ok_or_else(|| Fault::Bad(wrong()))
+    }
+
     fn get(&self, name: &str) -> Option<&Value> {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(name.to_owned()));
         self.0.get(name).filter(|value| !value.is_null())
     }
 
@@ -85,6 +126,21 @@ impl Fields {
         let wrong = || format!("{name} must be an integer from {} to {}", bounds.start(), bounds.end());
         read.map(Some).ok_or_else(|| Fault::Bad(wrong()))
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static ASKED: std::cell::RefCell<std::collections::BTreeSet<String>> = const {
+        std::cell::RefCell::new(std::collections::BTreeSet::new())
+    };
+}
+
+/// The names of all fields that `read` asks for, so that a body's documentation can be held against its parser.
+#[cfg(test)]
+pub(super) fn asked(read: impl FnOnce()) -> std::collections::BTreeSet<String> {
+    ASKED.take();
+    read();
+    ASKED.take()
 }
 
 /// Whether brackets outside of strings nest deeper than `max`; done before parsing, which recurses.

@@ -25,8 +25,8 @@ const BODY_WITHIN: Duration = Duration::from_secs(15);
 /// A request waits no longer than this for its note in the database.
 const TOUCH_WITHIN: Duration = Duration::from_millis(100);
 
-/// Of a body that is too large this much more is read and dropped, so that a client that writes before it reads
-/// still gets its answer. What is larger has its connection closed.
+/// Of a body that is too large the largest that would do and this much more is read and dropped, so that a client
+/// that writes before it reads still gets its answer. What is larger has its connection closed.
 const DRAIN_MAX_BYTES: usize = 1024 * 1024;
 
 /// And no longer than this.
@@ -37,29 +37,39 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 pub struct Gate {
     /// What is behind it.
     pub app: App,
+    /// The surface that must be enabled for the key; `None` for what is no customer's surface.
+    pub surface: Option<&'static str>,
     /// What the key must be for.
     pub scope: Option<&'static str>,
     /// Whether a request counts in Kaphila's window.
     pub counted: bool,
+    /// Largest body, bytes, where it is not the configured one.
+    pub body_max: Option<usize>,
 }
 
 /// The middleware of a [`Gate`].
 pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let now = clock::now();
     let (mut parts, body) = request.into_parts();
-    let max = gate.app.rooms.config.http.max_body_bytes;
+    let max = gate.body_max.unwrap_or(gate.app.rooms.config.http.max_body_bytes);
     let body = match read_body(&parts.method, &parts.headers, body, max).await {
         Ok(body) => body,
         Err(fault) => return fault.into_response(),
     };
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let shown = credentials(&parts.headers, peer);
-    let caller = match gate.app.admission.identify(&shown, gate.scope, now).await {
+    let caller = match gate.app.admission.identify(&shown, gate.surface, gate.scope, now).await {
         Ok(caller) => caller,
         Err(failure) => return Fault::from(failure).into_response(),
     };
     touch(&gate.app, &caller, now).await;
-    let rate = gate.counted.then(|| gate.app.admission.count_kaphila(&caller, now));
+    let rate = match gate.counted {
+        false => None,
+        true => match gate.app.admission.count_kaphila(&caller, now).await {
+            Ok(rate) => Some(rate),
+            Err(failure) => return Fault::from(failure).into_response(),
+        },
+    };
     let mut response = match rate {
         Some(rate) if !rate.allowed => {
             Fault::Refused(Refusal::RateLimited { retry_after_s: rate.retry_after_s() }).into_response()
@@ -115,13 +125,13 @@ async fn read_body(method: &Method, headers: &HeaderMap, body: Body, max: usize)
     if announced.is_some_and(|bytes| bytes > max) {
         // A client that waits for "100 Continue" has not begun to send.
         if !headers.contains_key(header::EXPECT) {
-            drain(body).await;
+            drain(body, max).await;
         }
         return Err(Fault::TooLarge);
     }
     match tokio::time::timeout(BODY_WITHIN, collect(&mut body, max)).await {
         Ok(Err(Fault::TooLarge)) => {
-            drain(body).await;
+            drain(body, max).await;
             Err(Fault::TooLarge)
         }
         Ok(read) => read,
@@ -143,12 +153,12 @@ async fn collect(body: &mut Body, max: usize) -> Result<Vec<u8>, Fault> {
     Ok(kept)
 }
 
-async fn drain(mut body: Body) {
+async fn drain(mut body: Body, max: usize) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {
             read += frame.data_ref().map_or(0, Bytes::len);
-            if read > DRAIN_MAX_BYTES {
+            if read > max.saturating_add(DRAIN_MAX_BYTES) {
                 return;
             }
         }

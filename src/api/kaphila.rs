@@ -11,91 +11,107 @@ pub mod words;
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
-use axum::{Router, middleware};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::fault::Fault;
-use super::gate::{self, Gate};
-use super::idempotency::{self, Once};
+use super::gate::Gate;
+use super::idempotency::Once;
+use super::openapi::{Routes, route};
 use super::{App, Dialect, json};
 use crate::control::Refusal;
 
 /// Kaphila's row.
-pub const DIALECT: Dialect =
-    Dialect { name: "kaphila", prefixes: &["/"], routes, envelope, format: &events::Kaphila };
+pub const DIALECT: Dialect = Dialect {
+    name: "kaphila",
+    mounts: &["", "/kaphila"],
+    prefixes: &["/"],
+    routes,
+    envelope,
+    format: Some(&events::Kaphila),
+};
 
-fn routes(app: &App) -> Router<App> {
+fn routes(app: &App) -> Routes {
     let once = Once { app: app.clone(), envelope };
-    let place =
-        || post(calls::place).route_layer(middleware::from_fn_with_state(once.clone(), idempotency::pass));
     let verbs = [
-        ("/makecall", place()),
-        ("/batchcall", place()),
-        ("/hangup", post(calls::hang_up)),
-        ("/voice", post(calls::say)),
-        ("/play", post(calls::play)),
-        ("/gather", post(calls::gather)),
+        route(calls::__path_place, calls::place).once(&once),
+        route(calls::__path_place_of_batch, calls::place_of_batch).once(&once),
+        route(calls::__path_hang_up, calls::hang_up),
+        route(calls::__path_say, calls::say),
+        route(calls::__path_play, calls::play),
+        route(calls::__path_gather, calls::gather),
     ];
     let live = [
-        ("/calls", get(calls::list)),
-        ("/calls/{call}", get(calls::show)),
-        ("/calls/{call}/events", get(history::events)),
-        ("/api/dashboard", post(history::dashboard)),
-        ("/api/analytics", post(history::analytics)),
-        ("/api/call-logs", post(history::call_logs)),
-        ("/api/call-logs/{call}", get(history::show)),
+        route(calls::__path_list, calls::list),
+        route(calls::__path_show, calls::show),
+        route(history::__path_events, history::events),
+        route(history::__path_call_logs, history::call_logs),
+        route(history::__path_show, history::show),
+    ];
+    let figures = [
+        route(history::__path_dashboard, history::dashboard),
+        route(history::__path_analytics, history::analytics),
     ];
     let recorded = [
-        ("/recordings", get(recordings::list)),
-        ("/recordings/{call}", get(recordings::show)),
-        ("/recordings/{call}/download", get(recordings::download)),
-        ("/recordings/file/{filename}/download", get(recordings::download_file)),
-        ("/recordings/{call}/stop", post(recordings::stop)),
+        route(recordings::__path_list, recordings::list),
+        route(recordings::__path_show, recordings::show),
+        route(recordings::__path_download, recordings::download),
+        route(recordings::__path_download_file, recordings::download_file),
+        route(recordings::__path_stop, recordings::stop),
+        route(recordings::__path_pause, recordings::pause),
+        route(recordings::__path_resume, recordings::resume),
+        route(recordings::__path_link, recordings::link),
     ];
-    let gate = |scope, counted| Gate { app: app.clone(), scope, counted };
-    let router = Router::new().route("/health", get(account::health));
-    let router = guarded(router, verbs, &gate(Some("calls"), true));
-    let router = guarded(router, live, &gate(Some("calls"), false));
-    let router = guarded(router, recorded, &gate(Some("recordings"), false));
-    guarded(router, [("/api/me", get(account::me))], &gate(None, false))
-}
-
-/// Adds routes behind a gate. It stands before the handlers alone, so that a wrong method is a 405 for everybody.
-fn guarded<const N: usize>(
-    router: Router<App>,
-    routes: [(&'static str, MethodRouter<App>); N],
-    gate: &Gate,
-) -> Router<App> {
-    routes.into_iter().fold(router, |router, (path, methods)| {
-        router.route(path, methods.route_layer(middleware::from_fn_with_state(gate.clone(), gate::pass)))
-    })
+    let surface = Some(DIALECT.name);
+    let gate = |scope, counted| Gate { app: app.clone(), surface, scope, counted, body_max: None };
+    Routes::new::<Refused>()
+        .open([
+            route(account::__path_health, account::health),
+            route(recordings::__path_follow_link, recordings::follow_link),
+        ])
+        .guarded(&gate(Some("calls"), true), verbs)
+        .guarded(&gate(Some("calls"), false), live)
+        .guarded(&gate(Some("recordings"), false), recorded)
+        .guarded(&gate(Some("analytics"), false), figures)
+        .guarded(&gate(None, false), [route(account::__path_me, account::me)])
 }
 
 /// `{"success":false,"error":…}` and, where the document names one, a code with its members.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Refused<'a> {
+#[schema(as = KaphilaError)]
+pub(super) struct Refused<'a> {
+    /// Always false.
     success: bool,
+    /// What went wrong, in words.
     error: &'a str,
+    /// A word for programs, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, examples("ORIGINATION_FAILED"))]
     code: Option<&'static str>,
+    /// With `ORIGINATION_FAILED`: the trunks in the order tried.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     attempted_trunks: Option<&'a [String]>,
+    /// With `ORIGINATION_FAILED`: enabled trunks of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     total_trunks: Option<usize>,
 }
 
-fn envelope(fault: &Fault) -> Response {
+pub(super) fn envelope(fault: &Fault) -> Response {
     let (status, error) = match fault {
         Fault::Bad(text) => (StatusCode::BAD_REQUEST, text.as_str()),
         Fault::Refused(refusal) => refused(refusal),
         Fault::UnknownPath => (StatusCode::NOT_FOUND, "Not found"),
+        Fault::Missing(what) => (StatusCode::NOT_FOUND, *what),
+        Fault::Conflict(text) => (StatusCode::CONFLICT, text.as_str()),
         Fault::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
         Fault::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Request body too large"),
         Fault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request body did not arrive in time"),
         Fault::NoRecording => (StatusCode::NOT_FOUND, "Recording not found"),
         Fault::NoFile => (StatusCode::NOT_FOUND, "File not found"),
+        Fault::BadLink => (StatusCode::FORBIDDEN, "Link is not valid"),
         Fault::BadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
         Fault::SpeechFailed => (StatusCode::INTERNAL_SERVER_ERROR, "TTS failed"),
         Fault::SoundUnusable => (StatusCode::INTERNAL_SERVER_ERROR, "Sound file cannot be played"),
@@ -106,6 +122,9 @@ fn envelope(fault: &Fault) -> Response {
         body.code = Some("ORIGINATION_FAILED");
         body.attempted_trunks = Some(attempted);
         body.total_trunks = Some(*total);
+    }
+    if *fault == Fault::Refused(Refusal::TrunksBusy) {
+        body.code = Some("TRUNKS_BUSY");
     }
     if *fault == Fault::Refused(Refusal::NotAnswered) {
         body.code = Some("CALL_NOT_ANSWERED");
@@ -121,6 +140,9 @@ fn refused(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::CallerIdNotAllowed => (StatusCode::FORBIDDEN, "Forbidden"),
         Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
         Refusal::NumberNotAllowed => (StatusCode::BAD_REQUEST, "number is not allowed"),
+        Refusal::DestinationNotAllowed => (StatusCode::FORBIDDEN, "Destination not allowed"),
+        Refusal::TooFast { .. } => (StatusCode::TOO_MANY_REQUESTS, "Call rate limit exceeded"),
+        Refusal::DayIsSpent => (StatusCode::PAYMENT_REQUIRED, "Daily credit limit reached"),
         Refusal::UnknownCall => (StatusCode::NOT_FOUND, "Call not found"),
         Refusal::NotAnswered => (StatusCode::BAD_REQUEST, "Call is not answered"),
         Refusal::GatherInProgress => (StatusCode::CONFLICT, "Gather already in progress"),
@@ -131,6 +153,7 @@ fn refused(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::TooManyCalls => (StatusCode::TOO_MANY_REQUESTS, "Concurrent call limit reached"),
         Refusal::NoCredits => (StatusCode::PAYMENT_REQUIRED, "Insufficient credits"),
         Refusal::NoTrunks => (StatusCode::SERVICE_UNAVAILABLE, "No trunks assigned"),
+        Refusal::TrunksBusy => (StatusCode::SERVICE_UNAVAILABLE, "All trunks are busy"),
         Refusal::OriginationFailed { .. } => {
             (StatusCode::INTERNAL_SERVER_ERROR, "All trunk originate attempts failed")
         }

@@ -3,6 +3,7 @@
 mod history;
 mod idempotency;
 mod kaphila;
+mod openapi;
 mod world;
 
 use std::io::Cursor;
@@ -41,6 +42,14 @@ async fn unknown_paths_and_methods_wear_the_envelope() {
         assert_eq!(answer.text(), r#"{"success":false,"error":"Method not allowed"}"#);
         assert_eq!(answer.header("allow"), Some(allow), "{path}");
     }
+}
+
+#[test]
+fn whoever_sends_webhooks_is_asked_for_them() {
+    let senders = super::DIALECTS.iter().filter(|dialect| dialect.format.is_some());
+    let names: Vec<&str> = senders.map(|dialect| dialect.name).collect();
+    let formats: Vec<&str> = super::FORMATS.iter().map(|format| format.name()).collect();
+    assert_eq!(names, formats);
 }
 
 #[tokio::test]

@@ -84,12 +84,12 @@ impl Exchange {
         let mut endpoint_seed = [0; 32];
         random.fill_bytes(&mut endpoint_seed);
         let config = Config {
-            local,
             user_agent: concat!("trunkline-carrier/", env!("CARGO_PKG_VERSION")).to_owned(),
             timers: Timers::default(),
             inbound: Inbound::Anyone,
             max_sessions: CALLS_MAX,
             max_transactions: TRANSACTIONS_MAX,
+            ..Config::new(local)
         };
         // Several far ends on one machine start at different ports.
         let pairs = u32::from(PORT_MAX - PORT_MIN) / 2 + 1;
@@ -231,7 +231,10 @@ impl Exchange {
             }
             SessionEvent::Terminated(termination) => self.terminated(now, session, &termination),
             // Of calls that we place, which the far end never does.
-            SessionEvent::Trying | SessionEvent::Progress { .. } | SessionEvent::Answered { .. } => {}
+            SessionEvent::Trying
+            | SessionEvent::Progress { .. }
+            | SessionEvent::Answered { .. }
+            | SessionEvent::Transfer(_) => {}
         }
     }
 

@@ -6,11 +6,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{CliError, table};
-use crate::model::account::{ApiKey, RecordingMode};
+use crate::model::account::{ApiKey, Policy, RecordingMode};
 use crate::model::cidr::Cidr;
-use crate::model::{CallerId, Timestamp};
+use crate::model::{CallerId, Timestamp, forms};
 use crate::store::Db;
-use crate::store::accounts::{CreatedKey, NewKey, SCOPES, TrunkChoice};
+use crate::store::accounts::{CreatedKey, NewKey, SCOPES, SURFACES, TrunkChoice};
 
 /// API keys.
 #[derive(Clone, Debug, Args)]
@@ -86,6 +86,27 @@ struct CreateArgs {
     /// Add the scope `admin`.
     #[arg(long)]
     admin: bool,
+    /// Surfaces it is good for; all unless said.
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(SURFACES))]
+    surfaces: Vec<String>,
+    /// Country calling codes that it may call; any unless said.
+    #[arg(long, value_delimiter = ',', value_parser = parse_country)]
+    countries: Vec<String>,
+    /// It may call premium-rate numbers.
+    #[arg(long)]
+    allow_premium: bool,
+    /// It may call emergency numbers.
+    #[arg(long)]
+    allow_emergency: bool,
+    /// Credits that its calls of one UTC day may take.
+    #[arg(long)]
+    daily_credits: Option<u32>,
+    /// Calls that it may place in any 60 seconds.
+    #[arg(long)]
+    calls_per_minute: Option<u32>,
+    /// Not accepted from then on: a moment such as 2027-01-01T12:00:00Z, or a day.
+    #[arg(long, value_parser = parse_moment)]
+    expires: Option<Timestamp>,
 }
 
 /// A balance: a number from 0, or no limit.
@@ -105,14 +126,20 @@ impl FromStr for Credits {
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
-    let good = (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    good.then(|| text.to_owned()).ok_or_else(|| "1 to 100 characters".to_owned())
+    forms::is_label(text).then(|| text.to_owned()).ok_or_else(|| "1 to 100 characters".to_owned())
 }
 
-fn parse_tenant(text: &str) -> Result<String, String> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    let good = (1..=64).contains(&text.len()) && text.bytes().all(legal);
-    good.then(|| text.to_owned()).ok_or_else(|| "1 to 64 of A-Z a-z 0-9 - _".to_owned())
+pub(super) fn parse_tenant(text: &str) -> Result<String, String> {
+    forms::is_tenant(text).then(|| text.to_owned()).ok_or_else(|| "1 to 64 of A-Z a-z 0-9 - _".to_owned())
+}
+
+fn parse_country(text: &str) -> Result<String, String> {
+    let code = text.strip_prefix('+').unwrap_or(text);
+    forms::is_leading_digits(code).then(|| code.to_owned()).ok_or_else(|| "digits such as 49".to_owned())
+}
+
+fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::from_iso(text).ok_or_else(|| "an ISO 8601 moment or day".to_owned())
 }
 
 fn parse_recording(text: &str) -> Result<RecordingMode, String> {
@@ -150,6 +177,15 @@ impl CreateArgs {
             caller_ids: self.caller_ids,
             ip_allow: self.ip_allow,
             scopes,
+            surfaces: self.surfaces,
+            policy: Policy {
+                countries: self.countries,
+                premium: self.allow_premium,
+                emergency: self.allow_emergency,
+                daily_credits: self.daily_credits,
+                calls_per_minute: self.calls_per_minute,
+            },
+            expires_at: self.expires,
             plan: self.plan,
             ..defaults
         }
@@ -177,7 +213,7 @@ pub(super) async fn run(args: KeysArgs, db: &Db, at: Timestamp) -> Result<String
             Ok(if json { json!({ "keyId": key_id, "revoked": true }).to_string() } else { text })
         }
         KeysCommand::Credit { key_id, delta } => {
-            let credits = db.add_credit(&key_id, delta).await?;
+            let credits = db.add_credit(&key_id, delta, at).await?;
             let text = format!("{key_id} has {credits} credits");
             Ok(if json { json!({ "keyId": key_id, "credits": credits }).to_string() } else { text })
         }
@@ -256,6 +292,14 @@ fn describe(key: &ApiKey, trunks: &TrunkChoice) -> Value {
         "callerIds": callers,
         "ipAllow": key.ip_allow,
         "scopes": key.scopes,
+        "surfaces": key.surfaces,
+        "plan": key.plan,
+        "countries": key.policy.countries,
+        "allowPremium": key.policy.premium,
+        "allowEmergency": key.policy.emergency,
+        "dailyCredits": key.policy.daily_credits,
+        "callsPerMinute": key.policy.calls_per_minute,
+        "expiresAt": key.expires_at.map(Timestamp::iso_ms),
         "totalCalls": key.total_calls,
         "successfulCalls": key.successful_calls,
         "createdAt": key.created_at.iso_ms(),
@@ -331,6 +375,18 @@ mod tests {
             "--scopes",
             "calls,recordings",
             "--admin",
+            "--surfaces",
+            "kaphila,phony",
+            "--countries",
+            "1,+49",
+            "--allow-premium",
+            "--allow-emergency",
+            "--daily-credits",
+            "20",
+            "--calls-per-minute",
+            "5",
+            "--expires",
+            "2027-01-01",
             "--json",
         ]);
         assert_eq!(
@@ -346,6 +402,15 @@ mod tests {
                 caller_ids: vec![CallerId::Number("+14155550100".into()), CallerId::Anonymous],
                 ip_allow: vec!["10.0.0.0/8".into(), "::1".into()],
                 scopes: vec!["calls".into(), "recordings".into(), "admin".into()],
+                surfaces: vec!["kaphila".into(), "phony".into()],
+                policy: Policy {
+                    countries: vec!["1".into(), "49".into()],
+                    premium: true,
+                    emergency: true,
+                    daily_credits: Some(20),
+                    calls_per_minute: Some(5),
+                },
+                expires_at: Timestamp::from_iso("2027-01-01"),
                 plan: "starter".into(),
             }
         );
@@ -364,6 +429,11 @@ mod tests {
             &["create", "a", "--caller-ids", "abc"],
             &["create", "a", "--ip-allow", "10.0.0.0/99"],
             &["create", "a", "--scopes", "everything"],
+            &["create", "a", "--surfaces", "telex"],
+            &["create", "a", "--countries", "0"],
+            &["create", "a", "--daily-credits", "-1"],
+            &["create", "a", "--calls-per-minute", "few"],
+            &["create", "a", "--expires", "soon"],
             &["create", "a", "--tenant", "a b"],
             &["create", "a\nb"],
             &["credit", "key_1", "lots"],

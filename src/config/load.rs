@@ -178,6 +178,15 @@ fn overlay_environment(
                 let rows = table.entry(*section).or_insert_with(|| Value::Array(Vec::new()));
                 nth_row(rows, row).map(|place| (place, *setting))
             }
+            ([section, part, setting], Some(Value::Table(known))) => {
+                let exists = known.get(*part).is_some_and(|part| part.get(*setting).is_some());
+                let section = table.entry(*section).or_insert_with(|| Value::Table(Table::new()));
+                let part = section
+                    .as_table_mut()
+                    .filter(|_| exists)
+                    .map(|section| section.entry(*part).or_insert_with(|| Value::Table(Table::new())));
+                part.map(|part| (part, *setting))
+            }
             (_, _) => None,
         };
         let (section, setting) = place.ok_or_else(unknown)?;

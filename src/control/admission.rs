@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rate::{Limiter, Rate};
+use super::rate::{Limiter, Rate, Windows};
 use super::{Caller, Failure, Refusal};
 use crate::config::Config;
 use crate::model::Now;
@@ -38,7 +38,7 @@ pub struct Admission {
     db: Db,
     trusted_proxies: Vec<Cidr>,
     guard: Limiter,
-    kaphila: Limiter,
+    kaphila: Windows,
 }
 
 impl Admission {
@@ -47,14 +47,16 @@ impl Admission {
         let trusted_proxies =
             config.http.trusted_proxies.iter().filter_map(|text| text.parse::<Cidr>().ok()).collect();
         let window = Duration::from_secs(config.ratelimit.kaphila_window_s.max(1));
-        let (guard, kaphila) = (Limiter::new(Duration::from_secs(1)), Limiter::new(window));
+        let guard = Limiter::new(Duration::from_secs(1));
+        let kaphila = Windows::new(db.clone(), "kaphila", window);
         Self { config, db, trusted_proxies, guard, kaphila }
     }
 
-    /// Finds out who asks, and whether they may do what needs `scope`, from where they are.
+    /// Finds out who asks, and whether they may do what needs `scope`, on this surface and from where they are.
     pub async fn identify(
         &self,
         shown: &Credentials<'_>,
+        surface: Option<&str>,
         scope: Option<&str>,
         now: Now,
     ) -> Result<Caller, Failure> {
@@ -62,7 +64,9 @@ impl Admission {
         let key = self.db.find_key_at(presented, now.wall).await?.ok_or(Refusal::InvalidKey)?;
         let ip = client_ip(shown.peer, &shown.forwarded_for, &self.trusted_proxies);
         let in_scope = scope.is_none_or(|scope| key.scopes.iter().any(|s| s == scope));
-        if !in_scope || !may_come_from(&key.ip_allow, ip) {
+        let surfaces = &key.surfaces;
+        let on_surface = surface.is_none_or(|name| surfaces.is_empty() || surfaces.iter().any(|s| s == name));
+        if !in_scope || !on_surface || key.suspended || !may_come_from(&key.ip_allow, ip) {
             return Err(Refusal::Forbidden.into());
         }
         let guard = self.guard.take(key.id, self.config.limits.requests_per_second_per_key, now.mono);
@@ -73,8 +77,12 @@ impl Admission {
     }
 
     /// Counts one request to Kaphila's six routes.
-    pub fn count_kaphila(&self, caller: &Caller, now: Now) -> Rate {
-        self.kaphila.take(caller.key.id, caller.key.rate_limit.unwrap_or(DEFAULT_RATE_LIMIT), now.mono)
+    ///
+    /// # Errors
+    /// A database that failed.
+    pub async fn count_kaphila(&self, caller: &Caller, now: Now) -> Result<Rate, Failure> {
+        let limit = caller.key.rate_limit.unwrap_or(DEFAULT_RATE_LIMIT);
+        Ok(self.kaphila.take(caller.key.id, limit, now.mono).await?)
     }
 }
 

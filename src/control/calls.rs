@@ -1,4 +1,4 @@
-//! The verbs: place a call, say, play, gather, stop the recording, hang up. Each checks what may be checked here,
+//! The verbs: place a call, say, play, gather, stop or pause the recording, hang up. Each checks what may be checked here,
 //! hands one order or command to the engine and returns; what then happens is told by events.
 
 use std::future::Future;
@@ -9,7 +9,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::routing::{self, Resolver};
+use super::policy::{self, Ownership};
+use super::routing::{self, Preference};
+use super::trunks::Reserved;
+use super::trunks::health::{Candidate, Choice};
 use super::{Caller, Failure, Refusal, Rooms};
 use crate::clock;
 use crate::model::account::{RecordingMode, Trunk};
@@ -17,6 +20,7 @@ use crate::model::call::{
     Accepted, CallOrder, CallState, CallView, Command, EndReason, GatherOrder, Surface, TrunkPlan,
 };
 use crate::model::event::{CallEvent, PlayTo, Stamped};
+use crate::model::trunk::{Policy, TrunkProfile};
 use crate::model::{CallId, CallerId, Now, PhoneNumber, Timestamp};
 use crate::speech::SoundError;
 
@@ -48,6 +52,8 @@ pub struct PlaceCall {
     pub ring_timeout_s: u32,
     /// Record it, for keys that leave that to the request.
     pub record: Option<bool>,
+    /// How many sounds the recording keeps apart.
+    pub record_channels: media::Channels,
 }
 
 /// A call that was placed.
@@ -79,7 +85,6 @@ pub struct Gather {
 /// The verbs, over the rooms that carry them out.
 pub struct Calls {
     rooms: Rooms,
-    resolver: Arc<Resolver>,
     last_playback_ms: AtomicI64,
     draining: AtomicBool,
 }
@@ -88,13 +93,19 @@ pub struct Calls {
 struct Admitted {
     view: CallView,
     total_trunks: usize,
+    passed: Vec<CallEvent>,
+}
+
+/// A trunk of the key, and where its INVITE would go.
+struct Route {
+    trunk: Trunk,
+    plan: Option<TrunkPlan>,
 }
 
 impl Calls {
     /// The verbs over these rooms.
     pub fn new(rooms: Rooms) -> Self {
-        let resolver = Arc::new(Resolver::new(rooms.config.sip.udp.ip()));
-        Self { rooms, resolver, last_playback_ms: AtomicI64::new(0), draining: AtomicBool::new(false) }
+        Self { rooms, last_playback_ms: AtomicI64::new(0), draining: AtomicBool::new(false) }
     }
 
     /// Refuses to place calls from here on.
@@ -105,7 +116,7 @@ impl Calls {
     /// Places a call and waits until a trunk has it, it is over, or no trunk is left.
     ///
     /// # Errors
-    /// Refusals in the order of CONTRACT 0.3: caller id, concurrency, credits, trunks, engine; then
+    /// Refusals in the order of CONTRACT 0.3: number, caller id, pace, concurrency, credits, trunks, engine; then
     /// [`Refusal::OriginationFailed`] where every trunk was tried in vain.
     pub async fn place(self: &Arc<Self>, caller: Caller, asked: PlaceCall) -> Result<Placed, Failure> {
         // A task of its own: a client that hangs up in the middle must not leave a held credit without a call.
@@ -115,31 +126,47 @@ impl Calls {
     }
 
     async fn place_whole(&self, caller: &Caller, asked: PlaceCall) -> Result<Placed, Failure> {
-        if !super::numbers::may_be_dialled(&asked.to) {
-            return Err(Refusal::NumberNotAllowed.into());
-        }
-        let from = choose_caller_id(&caller.key.caller_ids, asked.caller_id.as_ref())?;
+        policy::may_call(&caller.key.policy, &asked.to)?;
+        let ownership = self.ownership(caller, asked.caller_id.as_ref()).await?;
+        let from = policy::caller_id(&caller.key.caller_ids, asked.caller_id.as_ref(), ownership)?;
         let now = clock::now();
         let trunks = self.rooms.db.key_trunks(caller.key.id).await?;
+        let policy = self.rooms.db.trunk_policy(caller.key.id).await?;
         let routes = self.routes(&trunks, now).await;
-        let admitted = self.admit(caller, asked, from, routes, now).await?;
+        let routes = trunks.iter().cloned().zip(routes).map(|(trunk, plan)| Route { trunk, plan }).collect();
+        let admitted = self.admit(caller, asked, from, (policy, routes), now).await?;
         let order = Arc::clone(&admitted.view.order);
         let id = order.id;
+        let passed = admitted.passed.len();
+        self.rooms.live.admit(admitted.view);
+        for event in admitted.passed {
+            self.rooms.journal.record(Stamped { call: id, at: now.wall, event });
+        }
         if order.trunks.is_empty() {
             // Trunks there are, but none whose address can be found: the call is over before it began.
-            self.rooms.live.admit(admitted.view);
             self.end_unplaced(id, EndReason::TrunkFailure, now.wall);
             let attempted = trunks.iter().map(routing::endpoint).collect();
             return Err(Refusal::OriginationFailed { attempted, total: trunks.len() }.into());
         }
-        self.rooms.live.admit(admitted.view);
         let watching = self.rooms.live.subscribe(id);
         if let Err(error) = self.rooms.engine.originate(order).await {
             self.end_unplaced(id, EndReason::TrunkFailure, clock::now().wall);
             return Err(error.into());
         }
         let Some(watching) = watching else { return Err(Refusal::Unavailable.into()) };
-        self.watch_placing(watching, admitted.total_trunks).await
+        self.watch_placing(watching, admitted.total_trunks, passed).await
+    }
+
+    /// Where a caller id must come from, and whether this one does.
+    async fn ownership(&self, caller: &Caller, asked: Option<&CallerId>) -> Result<Ownership, Failure> {
+        if !self.rooms.config.callerid.enforce {
+            return Ok(Ownership::ListIfAny);
+        }
+        let owned = match asked.and_then(policy::shown_number) {
+            Some(number) => self.rooms.db.owns_number(&caller.key.tenant, &number).await?,
+            None => false,
+        };
+        Ok(Ownership::Enforced { owned })
     }
 
     /// Where each trunk's INVITE would go, in the key's order; `None` for one that cannot be found in time.
@@ -147,7 +174,7 @@ impl Calls {
         // All at once: a name that nobody answers for must not take the time of a trunk that is well.
         let mut asked = JoinSet::new();
         for (place, trunk) in trunks.iter().cloned().enumerate() {
-            let resolver = Arc::clone(&self.resolver);
+            let resolver = Arc::clone(&self.rooms.resolver);
             asked.spawn(async move { (place, resolver.plan(&trunk, now.mono).await) });
         }
         let mut routes = vec![None; trunks.len()];
@@ -170,18 +197,13 @@ impl Calls {
         caller: &Caller,
         asked: PlaceCall,
         from: Option<CallerId>,
-        routes: Vec<Option<TrunkPlan>>,
+        (policy, routes): (Policy, Vec<Route>),
         now: Now,
     ) -> Result<Admitted, Failure> {
         let key = &caller.key;
         let id = CallId(random_u128()?);
         let mut tx = self.rooms.db.begin().await?;
-        if tx.active_count(key.id).await? >= i64::from(key.max_concurrent) {
-            return Err(Refusal::TooManyCalls.into());
-        }
-        if !tx.hold_credit(key.id).await? {
-            return Err(Refusal::NoCredits.into());
-        }
+        policy::caps(&mut tx, key, now.wall).await?;
         if routes.is_empty() {
             return Err(Refusal::NoTrunks.into());
         }
@@ -194,6 +216,11 @@ impl Calls {
         let turn = tx.next_trunk_cursor(key.id).await?;
         let counter = tx.next_call_counter().await?;
         let total_trunks = routes.len();
+        let (choice, routes, reserved) = self.choose(id, policy, turn, routes, now);
+        if choice.busy {
+            return Err(Refusal::TrunksBusy.into());
+        }
+        let passed = passed_over(&choice, &routes);
         let order = CallOrder {
             id,
             kaphila_id: format!("{}.{counter}", now.wall.seconds()),
@@ -203,11 +230,12 @@ impl Calls {
             submitted_number: asked.submitted_number,
             to: asked.to,
             from,
-            trunks: routing::rotate(routes, turn).into_iter().flatten().collect(),
+            trunks: choice.walk.iter().filter_map(|place| routes.get(*place)?.plan.clone()).collect(),
             ring_timeout_ms: asked.ring_timeout_s.saturating_mul(1000),
             max_duration_ms: limits.max_call_duration_s.saturating_mul(1000),
             use_amd: asked.use_amd,
             record: shall_record(key.recording, asked.record),
+            record_channels: asked.record_channels,
             voice_name: asked.voice_name,
             webhook_url: asked.webhook_url,
             created_at: now.wall,
@@ -215,25 +243,54 @@ impl Calls {
         let view = CallView::new(Arc::new(order));
         tx.insert_call(&view).await?;
         tx.commit().await?;
-        Ok(Admitted { view, total_trunks })
+        reserved.keep();
+        Ok(Admitted { view, total_trunks, passed })
+    }
+
+    /// Which of the key's trunks are tried, in which order. The first has a place for the call until it ends, or
+    /// until what is given back is dropped.
+    fn choose(
+        &self,
+        call: CallId,
+        policy: Policy,
+        turn: u64,
+        routes: Vec<Route>,
+        now: Now,
+    ) -> (Choice, Vec<Route>, Reserved<'_>) {
+        let liked = |route: &Route| {
+            let TrunkProfile { priority, weight, .. } = route.trunk.profile;
+            Preference { priority, weight }
+        };
+        let routes = routing::order(routes, policy, turn, liked);
+        let endpoints: Vec<String> = routes.iter().map(|route| routing::endpoint(&route.trunk)).collect();
+        let candidate = |(route, endpoint)| {
+            let (Route { trunk, plan }, endpoint): (&Route, &String) = (route, endpoint);
+            let TrunkProfile { max_calls, calls_per_second, .. } = trunk.profile;
+            Candidate { endpoint, max_calls, calls_per_second, reachable: plan.is_some() }
+        };
+        let candidates: Vec<Candidate<'_>> = routes.iter().zip(&endpoints).map(candidate).collect();
+        let (choice, reserved) = self.rooms.fleet.choose(now.mono, call, &candidates);
+        (choice, routes, reserved)
     }
 
     /// Ends a call that the engine never took, so that its hold is released with its row.
     fn end_unplaced(&self, call: CallId, reason: EndReason, at: Timestamp) {
-        let event = CallEvent::Ended { reason, q850: 41, sip_code: None };
-        self.rooms.journal.record(Stamped { call, at, event });
+        let ended = Stamped { call, at, event: CallEvent::Ended { reason, q850: 41, sip_code: None } };
+        self.rooms.fleet.heard(&ended);
+        self.rooms.journal.record(ended);
     }
 
     async fn watch_placing(
         &self,
         mut watching: watch::Receiver<Arc<CallView>>,
         total_trunks: usize,
+        passed: usize,
     ) -> Result<Placed, Failure> {
         let decided =
             async { watching.wait_for(|view| view.placed || view.state == CallState::Ended).await.is_ok() };
         let in_time = tokio::time::timeout(PLACE_WITHIN, decided).await.is_ok();
         let view = Arc::clone(&watching.borrow());
-        let answer = judge_placing(&view, total_trunks);
+        let answer = judge_placing(&view, total_trunks, passed);
         if !in_time && answer.is_err() {
             // Nobody waits for this call any longer; whether it was already over changes nothing.
             let hang_up = Command::HangUp { drain: false };
@@ -318,8 +375,23 @@ impl Calls {
     /// [`Refusal::NoActiveRecording`] where none runs, and where there is no such call.
     pub async fn stop_recording(&self, caller: &Caller, call: &str) -> Result<String, Failure> {
         let view = self.live(caller, call).map_err(|_| Refusal::NoActiveRecording)?;
-        match self.rooms.engine.command(view.order.id, Command::StopRecording).await.map_err(Refusal::from) {
-            Ok(Accepted::RecordingStopped { recording }) => Ok(recording),
+        self.recording_command(&view, Command::StopRecording).await
+    }
+
+    /// Puts silence into a call's running recording, or sound again; returns its id. Asking twice is asking once.
+    ///
+    /// # Errors
+    /// [`Refusal::NoActiveRecording`] where none runs, and where there is no such call.
+    pub async fn pause_recording(&self, caller: &Caller, call: &str, on: bool) -> Result<String, Failure> {
+        let view = self.live(caller, call).map_err(|_| Refusal::NoActiveRecording)?;
+        self.recording_command(&view, Command::PauseRecording { on }).await
+    }
+
+    async fn recording_command(&self, view: &CallView, command: Command) -> Result<String, Failure> {
+        match self.rooms.engine.command(view.order.id, command).await.map_err(Refusal::from) {
+            Ok(Accepted::RecordingStopped { recording } | Accepted::RecordingPaused { recording }) => {
+                Ok(recording)
+            }
             Ok(Accepted::Done) | Err(Refusal::UnknownCall | Refusal::NotAnswered) => {
                 Err(Refusal::NoActiveRecording.into())
             }
@@ -353,12 +425,17 @@ impl Calls {
 }
 
 /// What a placing came to, by the view at the moment of the answer. `TrunkFailure` without a trunk that ever took
-/// the call is the one end that is told at once; every other end is told by the call's own events.
-fn judge_placing(view: &CallView, total: usize) -> Result<(), Refusal> {
+/// the call is the one end that is told at once; every other end is told by the call's own events. `passed`: trunks
+/// passed over before the engine had the call.
+fn judge_placing(view: &CallView, total: usize, passed: usize) -> Result<(), Refusal> {
     if view.placed {
         return Ok(());
     }
     match view.end.map(|end| end.reason) {
+        // Between the placing and the INVITE others took the last places.
+        Some(EndReason::TrunkFailure) if view.attempts.is_empty() && view.passed.len() > passed => {
+            Err(Refusal::TrunksBusy)
+        }
         Some(EndReason::TrunkFailure) | None => {
             let attempted = view.attempts.iter().map(|attempt| attempt.trunk.clone()).collect();
             Err(Refusal::OriginationFailed { attempted, total })
@@ -379,12 +456,13 @@ fn judge_placing(view: &CallView, total: usize) -> Result<(), Refusal> {
     }
 }
 
-/// The caller id of an order: the one asked for where the key may show it, else the key's first.
-fn choose_caller_id(own: &[CallerId], asked: Option<&CallerId>) -> Result<Option<CallerId>, Refusal> {
-    let Some(asked) = asked else { return Ok(own.first().cloned()) };
-    let bare = |id: &CallerId| id.user().trim_start_matches('+').to_owned();
-    let allowed = own.is_empty() || own.iter().any(|id| bare(id) == bare(asked));
-    if allowed { Ok(Some(asked.clone())) } else { Err(Refusal::CallerIdNotAllowed) }
+/// What is told of the trunks that are not tried.
+fn passed_over(choice: &Choice, routes: &[Route]) -> Vec<CallEvent> {
+    let event = |(place, reason): &(usize, String)| {
+        let trunk = routing::endpoint(&routes.get(*place)?.trunk);
+        Some(CallEvent::PassedOver { trunk, reason: reason.clone() })
+    };
+    choice.passed.iter().filter_map(event).collect()
 }
 
 fn shall_record(mode: RecordingMode, asked: Option<bool>) -> bool {

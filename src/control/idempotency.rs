@@ -1,8 +1,10 @@
 //! Requests that may be repeated without being done twice (CONTRACT 0.5). The first request of a name is done, and
-//! its answer kept for a day; a repeat is given that answer. Which requests are under way is known to this process
-//! alone: what a crash cut off leaves no name taken, and its calls are ended by recovery.
+//! its answer kept for a day; a repeat is given that answer. Which requests are under way is known to this process,
+//! and where several share a database, to that: with the name of the process, so that what a crash cut off leaves no
+//! name taken for long. Its calls are ended by recovery.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use dashmap::{DashMap, Entry};
 use sha2::{Digest, Sha256};
@@ -23,6 +25,7 @@ type Running = Arc<DashMap<RequestName, String>>;
 pub struct Idempotency {
     db: Db,
     running: Running,
+    tickets: Arc<AtomicI64>,
 }
 
 /// What a request turns out to be.
@@ -41,12 +44,14 @@ pub struct Claim {
     running: Running,
     request: RequestName,
     digest: String,
+    /// Which of this process's claims it is, where the database has to know.
+    ticket: Option<i64>,
 }
 
 impl Idempotency {
     /// Over this database, with nothing under way.
     pub fn new(db: Db) -> Self {
-        Self { db, running: Running::default() }
+        Self { db, running: Running::default(), tickets: Arc::default() }
     }
 
     /// Says what a request with this body is, and claims its name if it is the first.
@@ -59,7 +64,18 @@ impl Idempotency {
         if let Some(answer) = self.kept(&request, &digest, now).await? {
             return Ok(Begun::Repeat(answer));
         }
-        let claim = self.claim(request, digest)?;
+        let mut claim = self.claim(request, digest)?;
+        if self.db.is_shared() {
+            let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+            // Before the question: its answer may be lost.
+            claim.ticket = Some(ticket);
+            if let Some(running) = self.db.claim_request(&claim.request, &claim.digest, ticket).await? {
+                claim.ticket = None;
+                let same = running == claim.digest;
+                let refusal = if same { Refusal::RequestInProgress } else { Refusal::IdempotencyKeyReused };
+                return Err(refusal.into());
+            }
+        }
         // The first may have been answered, and its claim given back, since we looked.
         match self.kept(&claim.request, &claim.digest, now).await? {
             Some(answer) => Ok(Begun::Repeat(answer)),
@@ -85,7 +101,13 @@ impl Idempotency {
             Entry::Occupied(_) => Err(Refusal::IdempotencyKeyReused),
             Entry::Vacant(vacant) => {
                 vacant.insert(digest.clone());
-                Ok(Claim { db: self.db.clone(), running: Arc::clone(&self.running), request, digest })
+                Ok(Claim {
+                    db: self.db.clone(),
+                    running: Arc::clone(&self.running),
+                    request,
+                    digest,
+                    ticket: None,
+                })
             }
         }
     }
@@ -106,5 +128,15 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.running.remove(&self.request);
+        let (Some(ticket), Ok(runtime)) = (self.ticket, tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let (db, request) = (self.db.clone(), self.request.clone());
+        runtime.spawn(async move {
+            // What cannot be removed is this process's to take again, and nobody's once the process has ended.
+            if let Err(error) = db.release_request(&request, ticket).await {
+                tracing::warn!(%error, "the name of a request that is over stays taken for other processes");
+            }
+        });
     }
 }

@@ -1,11 +1,14 @@
 //! Exact sliding windows: the moments of the last N seconds are kept, so the limit holds over every span of that
-//! length and not only over fixed ones. In memory; a restart begins anew. Keys are the only thing that makes a
-//! window, and each window holds at most its limit of moments, so the size is bounded by what operators granted.
+//! length and not only over fixed ones. In memory, where a restart begins anew, or in a database that several processes
+//! share. Keys are the only thing that makes a window, and each window holds at most its limit of moments, so the size
+//! is bounded by what operators granted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+
+use crate::store::{Db, StoreError};
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,43 @@ impl Limiter {
             remaining: limit.saturating_sub(used).saturating_sub(u32::from(allowed)),
             resets_in: self.window.saturating_sub(since_oldest.unwrap_or_default()),
         }
+    }
+}
+
+/// One surface's windows, exact over all processes that serve from the database.
+#[derive(Debug)]
+pub struct Windows {
+    db: Db,
+    surface: &'static str,
+    window: Duration,
+    here: Limiter,
+}
+
+impl Windows {
+    /// Windows of this length, by the surface's word.
+    pub fn new(db: Db, surface: &'static str, window: Duration) -> Self {
+        Self { db, surface, window, here: Limiter::new(window) }
+    }
+
+    /// Asks for one request of `key` at `now` under `limit`, and counts it if it is taken. Where processes share the
+    /// windows, the time is the database's.
+    ///
+    /// # Errors
+    /// A database that failed.
+    pub async fn take(&self, key: i64, limit: u32, now: Instant) -> Result<Rate, StoreError> {
+        if !self.db.is_shared() {
+            return Ok(self.here.take(key, limit, now));
+        }
+        let window_ms = i64::try_from(self.window.as_millis()).unwrap_or(i64::MAX);
+        let counted = self.db.take_rate(self.surface, key, limit, window_ms).await?;
+        let used = u32::try_from(counted.used).unwrap_or(u32::MAX);
+        let since_oldest = Duration::from_millis(u64::try_from(counted.oldest_ms_ago).unwrap_or(0));
+        Ok(Rate {
+            allowed: counted.taken,
+            limit,
+            remaining: limit.saturating_sub(used).saturating_sub(u32::from(counted.taken)),
+            resets_in: self.window.saturating_sub(since_oldest),
+        })
     }
 }
 

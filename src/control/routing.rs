@@ -1,32 +1,87 @@
 //! Which way a call goes: the whole ordered list of trunks, made before the call is placed, so that nothing further
-//! down ever asks back. [`rotate`] and [`read_proxy`] are pure; [`Resolver`] is the one place of control that asks
+//! down ever asks back. [`order`] is pure; [`Resolver`] is the one place of control that asks
 //! the name service, off the engine's path and before any transaction is open.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use dashmap::DashMap;
+use sip::tokio::Place;
 
 use crate::model::account::Trunk;
-use crate::model::call::TrunkPlan;
+use crate::model::call::{Hop, TrunkPlan};
+use crate::model::proxy::Proxy;
+use crate::model::trunk::Policy;
 
-/// The SIP port where none is written (RFC 3261 §19.1.2).
-const SIP_PORT: u16 = 5060;
+/// Where name servers are asked (RFC 1035 §4.2).
+const DNS_PORT: u16 = 53;
 
-/// How long a resolved address is used without asking again.
-const RESOLVED_FOR: Duration = Duration::from_secs(30);
+/// How much a trunk is liked by keys that care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preference {
+    /// Lower comes first.
+    pub priority: u32,
+    /// Share of first places.
+    pub weight: u32,
+}
 
-/// How long the name service may take for one name.
-const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
-
-/// The order for call number `turn` (from 0) of a key: its trunks from `turn` mod n on, once round the ring.
-pub fn rotate<T>(mut trunks: Vec<T>, turn: u64) -> Vec<T> {
-    let places = u64::try_from(trunks.len()).unwrap_or(u64::MAX).max(1);
-    let first = usize::try_from(turn % places).unwrap_or(0);
-    if first < trunks.len() {
-        trunks.rotate_left(first);
-    }
+/// The order for call number `turn` (from 0) of a key, each trunk once. Round robin starts at `turn` mod n and walks
+/// the ring; priority sorts and lets equals take turns; weighted gives first places in exact proportion over as many
+/// calls as the weights sum up to, well mixed, and walks the ring from there.
+pub fn order<T>(
+    mut trunks: Vec<T>,
+    policy: Policy,
+    turn: u64,
+    preference: impl Fn(&T) -> Preference,
+) -> Vec<T> {
+    let first = match policy {
+        Policy::RoundRobin => place(turn, trunks.len()),
+        Policy::Weighted => {
+            let weights: Vec<u32> = trunks.iter().map(|trunk| preference(trunk).weight).collect();
+            weighted_place(&weights, turn).unwrap_or_else(|| place(turn, trunks.len()))
+        }
+        Policy::Priority => {
+            trunks.sort_by_key(|trunk| preference(trunk).priority);
+            let same = |a: &T, b: &T| preference(a).priority == preference(b).priority;
+            for equals in trunks.chunk_by_mut(same) {
+                let first = place(turn, equals.len());
+                equals.rotate_left(first);
+            }
+            0
+        }
+    };
+    trunks.rotate_left(first);
     trunks
+}
+
+/// `turn` mod `places`, 0 where there is none.
+fn place(turn: u64, places: usize) -> usize {
+    let places = u64::try_from(places).unwrap_or(u64::MAX).max(1);
+    usize::try_from(turn % places).unwrap_or(0)
+}
+
+/// Whose turn it is by weight; `None` where nobody has any.
+fn weighted_place(weights: &[u32], turn: u64) -> Option<usize> {
+    let sum = weights.iter().fold(0_u64, |sum, weight| sum + u64::from(*weight));
+    if sum == 0 {
+        return None;
+    }
+    // A step near the golden section of the sum and coprime to it: every ticket once in `sum` turns, neighbours far
+    // apart, so that a weight of 9 to 1 is no nine calls in a row and then one.
+    let mut step = (sum * 618 / 1000).max(1);
+    while gcd(step, sum) != 1 {
+        step += 1;
+    }
+    let mut ticket = (turn % sum) * step % sum;
+    weights.iter().position(|weight| {
+        let mine = ticket < u64::from(*weight);
+        ticket = ticket.saturating_sub(u64::from(*weight));
+        mine
+    })
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The name under which customers see a trunk.
@@ -34,100 +89,70 @@ pub fn endpoint(trunk: &Trunk) -> String {
     format!("{}-endpoint", trunk.name)
 }
 
-/// Reads a trunk's proxy, `sip:host[:port][;transport=udp]`, into host and port. An IPv6 host keeps its brackets.
-/// `None` for another scheme, a user part, another transport, or anything that is no host and port.
-pub fn read_proxy(proxy: &str) -> Option<(String, Option<u16>)> {
-    let rest = proxy.trim();
-    let scheme = rest.get(..4).filter(|scheme| scheme.eq_ignore_ascii_case("sip:"))?;
-    let mut parts = rest[scheme.len()..].split(';');
-    let host_port = parts.next()?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-    if host_port.is_empty() || !host_port.chars().all(plain) {
-        return None;
-    }
-    for parameter in parts {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if name.eq_ignore_ascii_case("transport") && !value.eq_ignore_ascii_case("udp") {
-            return None;
-        }
-    }
-    let port_at = match host_port.rfind(']') {
-        Some(bracket) => host_port[bracket..].find(':').map(|colon| bracket + colon),
-        None => host_port.find(':'),
-    };
-    let Some(colon) = port_at else { return Some((host_port.to_owned(), None)) };
-    let port = host_port[colon + 1..].parse().ok().filter(|port| *port != 0)?;
-    (colon > 0).then(|| (host_port[..colon].to_owned(), Some(port)))
-}
-
-/// Host names to addresses, remembered for a short while. An answer that has grown old still serves where the name
-/// service fails.
-#[derive(Debug)]
+/// Where trunks are: their proxies' names to addresses, beside the engine and before any transaction is open.
 pub struct Resolver {
-    ipv4: bool,
-    known: DashMap<(String, u16), (SocketAddr, Instant)>,
+    names: sip::tokio::Resolver,
 }
 
 impl Resolver {
-    /// A resolver for a SIP socket bound to `local`: only addresses of that family can be sent to.
-    pub fn new(local: IpAddr) -> Self {
-        Self { ipv4: local.is_ipv4(), known: DashMap::new() }
+    /// A resolver for a SIP socket bound to `local`: only addresses that it can send to are given. `server` is the name
+    /// server to ask instead of the system's, an address with or without a port; empty for those of the system.
+    pub fn new(local: IpAddr, server: &str) -> Self {
+        let with_port = |ip: IpAddr| SocketAddr::new(ip, DNS_PORT);
+        let server = server.parse().ok().or_else(|| server.parse().ok().map(with_port));
+        Self { names: sip::tokio::Resolver::new(local, server) }
     }
 
     /// Everything the engine needs to dial by `trunk`; `None`, with a log line, where its proxy cannot be read or
     /// resolved now.
     pub async fn plan(&self, trunk: &Trunk, now: Instant) -> Option<TrunkPlan> {
-        let Some((host, port)) = read_proxy(&trunk.proxy) else {
+        let Some(proxy) = Proxy::read(&trunk.proxy) else {
             tracing::warn!(trunk = %trunk.name, "the trunk's proxy cannot be read");
             return None;
         };
-        let Some(address) = self.address(&host, port.unwrap_or(SIP_PORT), now).await else {
-            tracing::warn!(trunk = %trunk.name, %host, "the trunk's proxy cannot be resolved");
-            return None;
+        let host = proxy.host.parse().ok()?;
+        let place = Place { host, port: proxy.port, transport: proxy.transport, secure: proxy.secure };
+        let hops = match self.names.locate(&place, now, random()).await {
+            Ok(hops) => hops,
+            Err(error) => {
+                tracing::warn!(trunk = %trunk.name, host = %proxy.host, %error, "the trunk's proxy cannot be resolved");
+                return None;
+            }
+        };
+        let hop = |hop: sip::tokio::Hop| Hop {
+            transport: hop.transport,
+            address: hop.addr,
+            server_name: hop.server_name,
         };
         Some(TrunkPlan {
             endpoint: endpoint(trunk),
-            host,
-            port,
-            address,
+            host: proxy.host,
+            port: proxy.port,
+            hops: hops.into_iter().map(hop).collect(),
             username: trunk.username.clone(),
             password: trunk.password.clone(),
             dial_prefix: trunk.dial_prefix.clone(),
             codecs: trunk.codecs.clone(),
             caller_id: trunk.caller_id.clone(),
             no_response_timeout_ms: trunk.no_response_timeout_ms,
+            profile: Arc::new(trunk.profile.clone()),
         })
     }
+}
 
-    async fn address(&self, host: &str, port: u16, now: Instant) -> Option<SocketAddr> {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return (ip.is_ipv4() == self.ipv4).then(|| SocketAddr::new(ip, port));
-        }
-        let name = (host.to_ascii_lowercase(), port);
-        let known = self.known.get(&name).map(|entry| *entry);
-        if let Some((address, at)) = known
-            && now.saturating_duration_since(at) < RESOLVED_FOR
-        {
-            return Some(address);
-        }
-        let asked = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((bare, port))).await;
-        let fresh =
-            asked.ok().and_then(Result::ok).and_then(|mut all| all.find(|a| a.is_ipv4() == self.ipv4));
-        match fresh {
-            Some(address) => {
-                self.known.insert(name, (address, now));
-                Some(address)
-            }
-            None => known.map(|(address, _)| address),
-        }
-    }
+/// Which of several equal targets a call tries first.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness the calls do not spread, and go through all the same.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Secret;
+    use crate::model::trunk::TrunkProfile;
 
     fn trunk(name: &str, proxy: &str) -> Trunk {
         Trunk {
@@ -140,68 +165,65 @@ mod tests {
             caller_id: None,
             codecs: vec!["PCMU".into()],
             no_response_timeout_ms: 2000,
+            profile: TrunkProfile::default(),
             enabled: true,
         }
     }
 
     #[test]
     fn each_call_starts_one_trunk_further() {
-        let names = vec!["a", "b", "c"];
-        assert_eq!(rotate(names.clone(), 0), ["a", "b", "c"]);
-        assert_eq!(rotate(names.clone(), 1), ["b", "c", "a"]);
-        assert_eq!(rotate(names.clone(), 2), ["c", "a", "b"]);
-        assert_eq!(rotate(names.clone(), 3), ["a", "b", "c"]);
-        assert_eq!(rotate(names, u64::MAX), ["a", "b", "c"]);
-        assert_eq!(rotate(vec!["a"], 7), ["a"]);
-        assert_eq!(rotate(Vec::<&str>::new(), 7), Vec::<&str>::new());
+        let rotate = |names: &[&'static str], turn| {
+            order(names.to_vec(), Policy::RoundRobin, turn, |_| Preference { priority: 0, weight: 1 })
+        };
+        let names = ["a", "b", "c"];
+        assert_eq!(rotate(&names, 0), ["a", "b", "c"]);
+        assert_eq!(rotate(&names, 1), ["b", "c", "a"]);
+        assert_eq!(rotate(&names, 2), ["c", "a", "b"]);
+        assert_eq!(rotate(&names, 3), ["a", "b", "c"]);
+        assert_eq!(rotate(&names, u64::MAX), ["a", "b", "c"]);
+        assert_eq!(rotate(&["a"], 7), ["a"]);
+        assert_eq!(rotate(&[], 7), Vec::<&str>::new());
     }
 
     #[test]
-    fn proxies_are_read() {
-        for (proxy, read) in [
-            ("sip:127.0.0.1:5070;transport=udp", Some(("127.0.0.1", Some(5070)))),
-            ("SIP:carrier.example.com", Some(("carrier.example.com", None))),
-            ("sip:[2001:db8::1]:5080", Some(("[2001:db8::1]", Some(5080)))),
-            ("sip:[2001:db8::1]", Some(("[2001:db8::1]", None))),
-            ("sip:host;lr", Some(("host", None))),
-            ("sip:host;transport=tcp", None),
-            ("sips:host", None),
-            ("sip:", None),
-            ("sip::5060", None),
-            ("sip:user@host", None),
-            ("sip:host:0", None),
-            ("sip:host:65536", None),
-            ("sip:ho st", None),
-            ("sip:host\r\nVia: x", None),
-            ("host", None),
-            ("", None),
-        ] {
-            assert_eq!(read_proxy(proxy), read.map(|(host, port)| (host.to_owned(), port)), "{proxy:?}");
+    fn priority_sorts_and_equals_take_turns() {
+        let trunks = vec![("a", 5), ("b", 1), ("c", 5), ("d", 1)];
+        for (turn, expected) in [(0, "bdac"), (1, "dbca"), (2, "bdac")] {
+            let liked = |trunk: &(&str, u32)| Preference { priority: trunk.1, weight: 1 };
+            let ordered = order(trunks.clone(), Policy::Priority, turn, liked);
+            assert_eq!(ordered.iter().map(|(name, _)| *name).collect::<String>(), expected);
         }
+    }
+
+    #[test]
+    fn first_places_follow_the_weights() {
+        for weights in [[3, 1, 0], [1, 1, 1], [9, 1, 0], [5, 0, 7], [1000, 1, 999]] {
+            let sum: u32 = weights.iter().sum();
+            let mut firsts = [0_u32; 3];
+            for turn in 0..u64::from(sum) {
+                let liked = |at: &usize| Preference { priority: 0, weight: weights[*at] };
+                let ordered = order(vec![0, 1, 2], Policy::Weighted, turn, liked);
+                firsts[ordered[0]] += 1;
+                assert_eq!(ordered.iter().sum::<usize>(), 3);
+            }
+            assert_eq!(firsts, weights);
+        }
+        let liked = |_: &usize| Preference { priority: 0, weight: 0 };
+        assert_eq!(order(vec![0, 1, 2], Policy::Weighted, 1, liked), [1, 2, 0]);
     }
 
     #[tokio::test]
     async fn a_literal_address_needs_no_name_service() {
-        let resolver = Resolver::new("0.0.0.0".parse().unwrap());
+        let resolver = Resolver::new("0.0.0.0".parse().unwrap(), "");
         let now = crate::clock::now().mono;
         let plan = resolver.plan(&trunk("mycarrier", "sip:127.0.0.1:5070;transport=udp"), now).await.unwrap();
         assert_eq!(plan.endpoint, "mycarrier-endpoint");
-        assert_eq!(plan.address, "127.0.0.1:5070".parse().unwrap());
+        assert_eq!(plan.hops, [Hop::udp("127.0.0.1:5070".parse().unwrap())]);
         assert_eq!((plan.host.as_str(), plan.port), ("127.0.0.1", Some(5070)));
         let plan = resolver.plan(&trunk("t", "sip:127.0.0.1"), now).await.unwrap();
-        assert_eq!((plan.port, plan.address.port()), (None, 5060));
+        assert_eq!((plan.port, plan.hops[0].address.port()), (None, 5060));
         // A socket of one family cannot send to the other.
         assert_eq!(resolver.plan(&trunk("t", "sip:[::1]"), now).await, None);
         assert_eq!(resolver.plan(&trunk("t", "tel:123"), now).await, None);
-    }
-
-    #[tokio::test]
-    async fn a_name_is_remembered_for_a_while() {
-        let resolver = Resolver::new("0.0.0.0".parse().unwrap());
-        let now = crate::clock::now().mono;
-        let kept = "192.0.2.1:5060".parse().unwrap();
-        resolver.known.insert(("carrier.invalid".into(), 5060), (kept, now));
-        let later = now + RESOLVED_FOR - Duration::from_millis(1);
-        assert_eq!(resolver.address("Carrier.INVALID", 5060, later).await, Some(kept));
     }
 }

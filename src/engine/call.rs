@@ -1,7 +1,9 @@
 //! One call: the state machine of what was ordered. It takes what the signalling, the media and the application
 //! say, and answers with [`Step`]s; it performs nothing, so a whole call runs in a test without a socket.
-//! Dialling lives here; what happens on the line in [`line`], how it ends in [`ending`].
+//! Its shape and its answer live here; which trunk is dialled in [`dial`], what happens on the line in [`line`], how
+//! it ends in [`ending`].
 
+mod dial;
 mod ending;
 mod line;
 #[cfg(test)]
@@ -14,14 +16,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use media::sdp::{self, Direction, Local, OfferConfig, Remote};
 use media::{BridgeId, Codec, LegId};
-use sip::{SessionEvent, Termination, TerminationCause};
+use sip::{SessionEvent, Termination};
 
 use super::Settings;
+use super::gates::Gates;
 use super::gather::Gather;
-use super::outcome::{self, Outcome, cause};
+use super::outcome::cause;
 use crate::model::Now;
 use crate::model::call::{CallOrder, EndReason, TrunkPlan};
-use crate::model::event::{CallEvent, DigitSource, PlayTo};
+use crate::model::event::{CallEvent, DigitSource, Fault, PlayTo};
+use crate::model::trunk::Dtmf;
 
 /// The callee's leg.
 pub(super) const CALLEE: LegId = LegId(0);
@@ -72,6 +76,7 @@ pub(super) enum Step {
 pub(super) struct Ctx<'a> {
     pub(super) now: Now,
     pub(super) settings: &'a Settings,
+    pub(super) gates: &'a mut Gates,
     pub(super) steps: &'a mut VecDeque<Step>,
 }
 
@@ -98,6 +103,12 @@ enum Phase {
 #[derive(Debug)]
 struct Dial {
     trunk: usize,
+    /// Which of the trunk's ways.
+    hop: usize,
+    /// Where a 3xx of the trunk sent this attempt, and how many did.
+    redirected: Option<(sip::Uri, u8)>,
+    /// It holds one of the trunk's places.
+    placed: bool,
     started: Instant,
     /// Any 1xx.
     provisional: bool,
@@ -105,6 +116,14 @@ struct Dial {
     rang: bool,
     /// The session description of a provisional, should the 200 have none.
     early: Option<Remote>,
+}
+
+impl Dial {
+    /// An attempt that begins.
+    fn new(trunk: usize, placed: bool, started: Instant) -> Self {
+        let (provisional, rang, redirected, early) = (false, false, None, None);
+        Self { trunk, hop: 0, placed, started, provisional, rang, redirected, early }
+    }
 }
 
 /// Every timer a call can have.
@@ -162,12 +181,15 @@ pub(super) struct Call {
     phase: Phase,
     dial: Dial,
     placed: bool,
+    /// INVITEs so far.
+    tried: u8,
     timers: Timers,
     amd_pending: bool,
     gather: Option<(Gather, media::PlaybackId)>,
     playbacks: VecDeque<Playback>,
     next_playback: u64,
     recording: Recording,
+    recording_paused: bool,
     /// The latest key presses, at most [`PRESSES_KEPT`].
     presses: VecDeque<(char, Instant, DigitSource)>,
     media_closed: bool,
@@ -176,7 +198,8 @@ pub(super) struct Call {
 impl Call {
     /// A call that has been accepted, with its bridge and port, not yet dialled.
     pub(super) fn new(now: Now, order: Arc<CallOrder>, bridge: BridgeId, port: u16, seeds: Seeds) -> Self {
-        let dial = Dial { trunk: 0, started: now.mono, provisional: false, rang: false, early: None };
+        let started = now.mono;
+        let dial = Dial::new(0, false, started);
         Self {
             order,
             bridge,
@@ -189,12 +212,14 @@ impl Call {
             phase: Phase::Opening,
             dial,
             placed: false,
+            tried: 0,
             timers: Timers::default(),
             amd_pending: false,
             gather: None,
             playbacks: VecDeque::new(),
             next_playback: 0,
             recording: Recording::None,
+            recording_paused: false,
             presses: VecDeque::new(),
             media_closed: false,
         }
@@ -217,14 +242,6 @@ impl Call {
     /// Still counts as a call (it has not ended).
     pub(super) fn live(&self) -> bool {
         self.phase != Phase::Over
-    }
-
-    /// The RTP socket is bound: now its port may be told to a trunk.
-    fn begin_dialling(&mut self, ctx: &mut Ctx<'_>) {
-        if self.phase == Phase::Opening {
-            self.phase = Phase::Dialing;
-            self.dial(ctx, 0);
-        }
     }
 
     /// A port that some other program holds is not worth a call; anything later is.
@@ -292,13 +309,31 @@ impl Call {
         self.order.trunks.get(self.dial.trunk)
     }
 
+    /// Where that trunk has redirected the attempt to.
+    pub(super) fn redirect(&self) -> Option<&sip::Uri> {
+        self.dial.redirected.as_ref().map(|(uri, _)| uri)
+    }
+
+    /// Which of that trunk's ways is tried.
+    pub(super) fn hop(&self) -> usize {
+        self.dial.hop
+    }
+
     fn local(&self, settings: &Settings) -> Local {
+        let told = self.trunk().and_then(|trunk| trunk.profile.media_address);
+        let hop = self.trunk().and_then(|trunk| trunk.hops.get(self.dial.hop));
+        let address = hop.map(|hop| settings.media_address_for(hop.address.ip()));
         Local {
-            address: settings.media_address,
+            address: told.or(address).unwrap_or(settings.media_address),
             port: self.port,
             session_id: self.sdp_session,
             version: self.sdp_version,
         }
+    }
+
+    /// How digits travel on the present trunk.
+    fn dtmf(&self) -> Dtmf {
+        self.trunk().map(|trunk| trunk.profile.dtmf).unwrap_or_default()
     }
 
     fn offer_config(&self) -> OfferConfig {
@@ -307,21 +342,8 @@ impl Call {
         if codecs.is_empty() {
             codecs = vec![Codec::Pcmu, Codec::Pcma];
         }
-        OfferConfig { codecs, telephone_event: true }
-    }
-
-    fn dial(&mut self, ctx: &mut Ctx<'_>, trunk: usize) {
-        let started = ctx.now.mono;
-        self.dial = Dial { trunk, started, provisional: false, rang: false, early: None };
-        self.timers.proceeding = None;
-        self.timers.ring = Some(started + Duration::from_millis(self.order.ring_timeout_ms.into()));
-        let Some(plan) = self.order.trunks.get(trunk) else { return };
-        let endpoint = plan.endpoint.clone();
-        let offer = sdp::offer(&self.local(ctx.settings), &self.offer_config(), Direction::SendRecv);
-        let attempt = u8::try_from(trunk + 1).unwrap_or(u8::MAX);
-        ctx.event(CallEvent::Dialing { trunk: endpoint, attempt });
-        self.described = offer.into();
-        ctx.steps.push_back(Step::Invite(trunk, self.described.clone()));
+        let telephone_event = matches!(self.dtmf(), Dtmf::Auto | Dtmf::Rfc4733);
+        OfferConfig { codecs, telephone_event }
     }
 
     /// What the session of the present attempt reports.
@@ -339,6 +361,7 @@ impl Call {
             SessionEvent::Confirmed { sdp: None }
             | SessionEvent::OfferAnswered { sdp: None }
             | SessionEvent::OfferRefused { .. }
+            | SessionEvent::Transfer(_)
             | SessionEvent::Invited(_) => {}
         }
     }
@@ -387,7 +410,7 @@ impl Call {
             Phase::Opening => self.fail(ctx),
             Phase::Dialing if self.dial.provisional => self.proceed(ctx),
             Phase::Dialing if !self.placed => {
-                self.attempt_failed(ctx, 0, "no response in time");
+                self.attempt_failed(ctx, 0, "no response in time", None, Fault::Trunk);
                 self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
             }
             Phase::Dialing | Phase::Answered | Phase::Over => {}
@@ -396,16 +419,9 @@ impl Call {
 
     fn rang_out(&mut self, ctx: &mut Ctx<'_>) {
         if self.phase == Phase::Dialing {
-            self.attempt_failed(ctx, 0, "ring timeout");
+            self.attempt_failed(ctx, 0, "ring timeout", None, Fault::Nobody);
             self.end(ctx, EndReason::NoAnswer, cause::NO_ANSWER);
         }
-    }
-
-    fn attempt_failed(&mut self, ctx: &mut Ctx<'_>, code: u16, reason: &str) {
-        let trunk = self.trunk().map(|trunk| trunk.endpoint.clone()).unwrap_or_default();
-        let elapsed = ctx.now.mono.saturating_duration_since(self.dial.started);
-        let elapsed_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
-        ctx.event(CallEvent::AttemptFailed { trunk, code, reason: reason.to_owned(), elapsed_ms });
     }
 
     fn answered(&mut self, ctx: &mut Ctx<'_>, sdp: Option<&[u8]>) {
@@ -417,7 +433,7 @@ impl Call {
             None => self.dial.early.take(),
         };
         let Some(remote) = remote else {
-            self.attempt_failed(ctx, 200, "unusable session description");
+            self.attempt_failed(ctx, 200, "unusable session description", None, Fault::Media);
             self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
             return;
         };
@@ -498,39 +514,4 @@ impl Call {
             Phase::Dialing => self.attempt_over(ctx, termination),
         }
     }
-
-    fn attempt_over(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
-        let rang = self.dial.rang;
-        let (code, reason, outcome) = match &termination.cause {
-            TerminationCause::Rejected { code, reason } => {
-                (*code, reason.as_str(), outcome::of_status(*code, rang))
-            }
-            TerminationCause::Redirected { code, .. } => {
-                (*code, "redirected", outcome::of_status(*code, rang))
-            }
-            TerminationCause::NoResponse => (0, "no response", outcome::of_silence(rang)),
-            TerminationCause::TimedOut => (0, "timed out", outcome::of_silence(rang)),
-            TerminationCause::Transport => (0, "transport error", outcome::of_silence(rang)),
-            TerminationCause::Cancelled | TerminationCause::Bye | TerminationCause::Internal => {
-                (0, "failed", outcome::of_silence(rang))
-            }
-        };
-        self.attempt_failed(ctx, code, reason);
-        let told = |own: u16| termination.q850.unwrap_or(own);
-        match outcome {
-            Outcome::Final(reason, cause) => self.finish(ctx, reason, told(cause), status(code)),
-            Outcome::NextTrunk(cause) => {
-                let next = self.dial.trunk + 1;
-                if next < self.order.trunks.len() {
-                    self.dial(ctx, next);
-                } else {
-                    self.finish(ctx, EndReason::TrunkFailure, told(cause), status(code));
-                }
-            }
-        }
-    }
-}
-
-fn status(code: u16) -> Option<u16> {
-    (code > 0).then_some(code)
 }

@@ -1,4 +1,4 @@
-//! The engine's driver: the one task that owns the [`Engine`], its UDP socket and its media workers. It reads the
+//! The engine's driver: the one task that owns the [`Engine`], its SIP sockets and its media workers. It reads the
 //! clock, waits, performs outputs, and decides nothing.
 
 use std::sync::Arc;
@@ -13,11 +13,14 @@ use crate::clock;
 use crate::model::CallId;
 use crate::model::call::{Accepted, CallOrder, Command, CommandError};
 use crate::model::event::{CallEvent, Stamped};
+use crate::model::trunk::{TrunkNews, TrunkWatch};
 
 /// Requests that may wait for the engine.
 const REQUESTS_MAX: usize = 1024;
-/// Datagrams and media events taken in one round before requests and timers get their turn.
+/// SIP messages and media events taken in one round before requests and timers get their turn.
 const ROUND_MAX: usize = 256;
+/// After so many SIP messages the sockets are looked at again, so that what belongs to calls overtakes what is new.
+const LOOK_EVERY: usize = 16;
 /// After the last forced BYE its answer and the recordings' files are waited for this long.
 const CLOSING_CEILING: Duration = Duration::from_secs(2);
 /// A socket that only fails is not asked again at once.
@@ -25,10 +28,13 @@ const SOCKET_PAUSE: Duration = Duration::from_millis(10);
 /// Far longer than any timer; stands for "no timer" in the wait.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// What takes the news of a trunk, by its endpoint name.
+pub type TakesNews = Box<dyn Fn(&str, &TrunkNews) + Send>;
+
 /// What the driver is given besides the engine.
 pub struct Parts {
-    /// The SIP socket.
-    pub socket: sip::tokio::UdpTransport,
+    /// The SIP sockets.
+    pub sockets: sip::tokio::Sockets,
     /// The media workers.
     pub media: media::Media,
     /// What they hear.
@@ -37,6 +43,8 @@ pub struct Parts {
     pub heard_wake: Arc<Notify>,
     /// Takes each event, in order; must not block.
     pub events: Box<dyn Fn(Stamped) + Send>,
+    /// Takes what became of a trunk, by its endpoint name, apart from any call; must not block.
+    pub trunks: TakesNews,
     /// How long a drain waits before it hangs up.
     pub drain: Duration,
 }
@@ -44,6 +52,7 @@ pub struct Parts {
 enum Request {
     Originate(Arc<CallOrder>, oneshot::Sender<Result<(), CommandError>>),
     Command(CallId, Command, oneshot::Sender<Result<Accepted, CommandError>>),
+    Watch(Vec<TrunkWatch>),
     Drain(oneshot::Sender<()>),
 }
 
@@ -69,6 +78,12 @@ impl EngineHandle {
     /// Why it was not taken.
     pub async fn command(&self, call: CallId, command: Command) -> Result<Accepted, CommandError> {
         self.ask(|answer| Request::Command(call, command, answer)).await
+    }
+
+    /// Keeps registrations at these trunks and asks for them now and then; at no others from here on. `false`: the
+    /// engine is too busy to hear it, or gone.
+    pub fn watch(&self, trunks: Vec<TrunkWatch>) -> bool {
+        self.requests.try_send(Request::Watch(trunks)).is_ok()
     }
 
     /// Takes no more calls, lets the live ones end for a while, hangs up the rest, and returns when nothing is left.
@@ -103,6 +118,7 @@ impl EngineHandle {
                 match request {
                     Request::Originate(order, answer) => drop(answer.send(originate(order))),
                     Request::Command(id, asked, answer) => drop(answer.send(command(id, asked))),
+                    Request::Watch(_) => {}
                     Request::Drain(answer) => drop(answer.send(())),
                 }
             }
@@ -134,7 +150,7 @@ fn log(stamped: &Stamped) {
     let call = stamped.call;
     if let CallEvent::Dialing { trunk, attempt } = &stamped.event {
         tracing::info!(%call, %trunk, attempt, "dialing");
-    } else if let CallEvent::AttemptFailed { trunk, code, reason, elapsed_ms } = &stamped.event {
+    } else if let CallEvent::AttemptFailed { trunk, code, reason, elapsed_ms, .. } = &stamped.event {
         tracing::info!(%call, %trunk, code, %reason, elapsed_ms, "the attempt came to nothing");
     } else if let CallEvent::Ended { reason, q850, .. } = &stamped.event {
         tracing::info!(%call, reason = reason.as_str(), q850, "ended");
@@ -143,13 +159,29 @@ fn log(stamped: &Stamped) {
     }
 }
 
+fn log_news(trunk: &str, news: &TrunkNews) {
+    match news {
+        TrunkNews::Registered { for_s } => tracing::debug!(%trunk, for_s, "registered"),
+        TrunkNews::RegisterFailed { code, reason, again_in_s } => {
+            tracing::warn!(%trunk, code, %reason, again_in_s, "the registration failed");
+        }
+        TrunkNews::Unregistered => tracing::debug!(%trunk, "unregistered"),
+        TrunkNews::Pinged { code, elapsed_ms } => {
+            tracing::debug!(%trunk, code, elapsed_ms, "OPTIONS answered");
+        }
+        TrunkNews::PingMissed => tracing::warn!(%trunk, "OPTIONS unanswered"),
+    }
+}
+
 /// Errors that repeating the datagram does not mend. All others, such as a full buffer or table of the system,
 /// lose it as the network does, and RFC 3261's timers repeat it.
 fn leads_nowhere(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{
-        AddrNotAvailable, HostUnreachable, InvalidInput, NetworkUnreachable, Unsupported,
+        AddrNotAvailable, HostUnreachable, InvalidInput, NetworkUnreachable, QuotaExceeded, TimedOut,
+        Unsupported,
     };
-    let lasting = [AddrNotAvailable, HostUnreachable, InvalidInput, NetworkUnreachable, Unsupported];
+    let network = [AddrNotAvailable, HostUnreachable, NetworkUnreachable, TimedOut];
+    let lasting = [network.as_slice(), &[InvalidInput, QuotaExceeded, Unsupported]].concat();
     lasting.contains(&error.kind()) || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
@@ -173,7 +205,6 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut buffer = vec![0; sip::parse::MAX_MESSAGE];
         let heard_wake = self.parts.heard_wake.clone();
         loop {
             self.perform();
@@ -186,8 +217,8 @@ impl Driver {
                     Some(request) => self.request(request),
                     None => return,
                 },
-                received = self.parts.socket.recv(&mut buffer) => match received {
-                    Ok((length, from)) => self.datagrams(&mut buffer, length, from),
+                arrived = self.parts.sockets.wait() => match arrived {
+                    Ok(()) => self.arrivals(),
                     Err(error) => {
                         tracing::warn!(%error, "receiving SIP");
                         tokio::time::sleep(SOCKET_PAUSE).await;
@@ -210,15 +241,19 @@ impl Driver {
         [self.engine.poll_timeout(), drain].into_iter().flatten().min().unwrap_or(idle)
     }
 
-    /// The first datagram has been read into `buffer`; takes what else waits, within bounds.
-    fn datagrams(&mut self, buffer: &mut [u8], length: usize, from: sip::Peer) {
-        let (mut length, mut from) = (length, from);
-        for _ in 0..ROUND_MAX {
-            self.engine.handle(clock::now(), Input::Datagram(from, &buffer[..length]));
+    /// Takes what has come in, within bounds.
+    fn arrivals(&mut self) {
+        for taken in 1..=ROUND_MAX {
+            let Some(arrival) = self.parts.sockets.take() else { return };
+            let input = match &arrival {
+                sip::tokio::Arrival::Message(from, bytes) => Input::Datagram(*from, bytes),
+                sip::tokio::Arrival::Excess(from, bytes) => Input::Excess(*from, bytes),
+                sip::tokio::Arrival::Unreachable(peer) => Input::Unreachable(*peer),
+            };
+            self.engine.handle(clock::now(), input);
             self.perform();
-            match self.parts.socket.try_recv(buffer) {
-                Ok((next, peer)) => (length, from) = (next, peer),
-                Err(_) => return,
+            if taken % LOOK_EVERY == 0 {
+                self.parts.sockets.fill();
             }
         }
     }
@@ -250,7 +285,11 @@ impl Driver {
                 self.perform();
                 let _ = answer.send(taken);
             }
+            // Who stops is not registered again.
+            Request::Watch(_) if self.draining.is_some() => {}
+            Request::Watch(trunks) => self.engine.watch(now, trunks),
             Request::Drain(answer) => {
+                self.engine.watch(now, Vec::new());
                 let hang_up_at = now.mono + self.parts.drain;
                 let give_up_at = hang_up_at + CLOSING_CEILING;
                 self.draining = Some(Draining { answer, hang_up_at: Some(hang_up_at), give_up_at });
@@ -291,6 +330,10 @@ impl Driver {
                     log(&event);
                     (self.parts.events)(event);
                 }
+                Output::Trunk(trunk, news) => {
+                    log_news(&trunk, &news);
+                    (self.parts.trunks)(&trunk, &news);
+                }
                 Output::Transmit(transmit) => self.transmit(&transmit),
                 Output::Media(command) => self.media(command),
             }
@@ -299,8 +342,9 @@ impl Driver {
     }
 
     fn transmit(&mut self, transmit: &sip::Transmit) {
+        let name = self.engine.server_name(transmit.to);
         // A full socket buffer loses the datagram like the network does; RFC 3261's timers repeat it.
-        let Err(error) = self.parts.socket.try_send(transmit) else { return };
+        let Err(error) = self.parts.sockets.send(transmit, name) else { return };
         tracing::debug!(to = %transmit.to.addr, %error, "sending SIP");
         if leads_nowhere(&error) {
             self.engine.handle(clock::now(), Input::Unreachable(transmit.to));

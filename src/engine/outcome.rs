@@ -1,7 +1,10 @@
 //! What a trunk's answer means: go on to the next trunk, or the far end has decided (CONTRACT 1.1 "Trunks",
 //! FIELD 3.2.4), and the Q.850 cause that is told.
 
+use sip::TerminationCause;
+
 use crate::model::call::EndReason;
+use crate::model::event::Fault;
 
 /// Q.850 causes that trunkline tells of its own (CONTRACT 1.1 `hangupCause`).
 pub(super) mod cause {
@@ -48,6 +51,25 @@ pub(super) fn of_status(code: u16, rang: bool) -> Outcome {
     after_ringing(outcome, rang)
 }
 
+/// Whose fault a failed attempt was (CONTRACT 1.1 "Trunks"). `code` is 0 where no final answer came.
+pub(super) fn fault_of(code: u16, rang: bool, cause: &TerminationCause) -> Fault {
+    match cause {
+        TerminationCause::Rejected { .. } | TerminationCause::Redirected { .. } => match code {
+            415 | 488 | 606 => Fault::Media,
+            404 | 410 | 480 | 484 | 485 | 486 | 600 | 603 | 604 | 607 | 608 => Fault::FarEnd,
+            408 if rang => Fault::FarEnd,
+            _ => Fault::Trunk,
+        },
+        TerminationCause::NoResponse | TerminationCause::TimedOut | TerminationCause::Transport => {
+            Fault::Trunk
+        }
+        TerminationCause::Cancelled
+        | TerminationCause::Bye
+        | TerminationCause::Expired
+        | TerminationCause::Internal => Fault::Nobody,
+    }
+}
+
 /// No usable answer at all: silence, a dead transport, an unusable session description.
 pub(super) fn of_silence(rang: bool) -> Outcome {
     after_ringing(Outcome::NextTrunk(cause::FAILURE), rang)
@@ -87,6 +109,28 @@ mod tests {
         }
         assert_eq!(of_status(403, false), Outcome::NextTrunk(21));
         assert_eq!(of_status(302, false), Outcome::NextTrunk(23));
+    }
+
+    #[test]
+    fn faults_are_those_of_the_fail_over_list_without_media() {
+        let of = |code, rang| {
+            let cause = TerminationCause::Rejected { code, reason: String::new() };
+            fault_of(code, rang, &cause)
+        };
+        for code in 400..700 {
+            let goes_on = matches!(of_status(code, false), Outcome::NextTrunk(_));
+            let expected = match code {
+                415 | 488 | 606 => Fault::Media,
+                _ if goes_on => Fault::Trunk,
+                _ => Fault::FarEnd,
+            };
+            assert_eq!(of(code, false), expected, "{code}");
+        }
+        assert_eq!(of(408, true), Fault::FarEnd);
+        assert_eq!(fault_of(0, false, &TerminationCause::NoResponse), Fault::Trunk);
+        assert_eq!(fault_of(0, false, &TerminationCause::Internal), Fault::Nobody);
+        let redirected = TerminationCause::Redirected { code: 302, contacts: Vec::new() };
+        assert_eq!(fault_of(302, false, &redirected), Fault::Trunk);
     }
 
     #[test]

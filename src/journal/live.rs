@@ -70,6 +70,14 @@ impl Live {
         mine
     }
 
+    /// Every call that has not ended, oldest first.
+    pub fn all(&self) -> Vec<Arc<CallView>> {
+        let views = self.shared.calls.iter().map(|entry| entry.borrow().clone());
+        let mut up: Vec<_> = views.filter(|view| view.state != CallState::Ended).collect();
+        up.sort_by_key(|view| (view.order.created_at, view.order.id));
+        up
+    }
+
     /// Calls that have not ended.
     pub fn count(&self) -> usize {
         self.shared.up.load(Ordering::Relaxed)

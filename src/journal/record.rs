@@ -8,7 +8,7 @@ use crate::model::call::CallView;
 use crate::model::event::{CallEvent, Stamped};
 use crate::store::calls::outcome;
 use crate::store::outbox::NewDelivery;
-use crate::store::recordings::RecordingState;
+use crate::store::recordings::{RecordingEnd, RecordingState};
 use crate::store::rows::event_data;
 use crate::store::{Db, StoreError, Tx};
 use crate::webhook::Format;
@@ -26,6 +26,8 @@ pub struct Written {
 pub struct Recorder {
     db: Db,
     formats: Vec<&'static dyn Format>,
+    /// Writes of calls that this process has, and leaves those alone that were taken from it.
+    own: bool,
 }
 
 /// The views of one group as they grow, and what must be saved of them at its end.
@@ -39,7 +41,12 @@ struct Group {
 impl Recorder {
     /// `formats` holds one entry for each surface that sends webhooks.
     pub fn new(db: Db, formats: Vec<&'static dyn Format>) -> Self {
-        Self { db, formats }
+        Self { db, formats, own: true }
+    }
+
+    /// For calls that no process has any more.
+    pub(super) fn of_nobodys_calls(db: Db, formats: Vec<&'static dyn Format>) -> Self {
+        Self { db, formats, own: false }
     }
 
     /// Writes the events in order in one transaction. Each comes with its call's view after it, or without where
@@ -47,7 +54,15 @@ impl Recorder {
     pub async fn write(&self, batch: &[(Stamped, Option<Arc<CallView>>)]) -> Result<Written, StoreError> {
         let mut group = Group::default();
         let mut tx = self.db.begin().await?;
+        let taken = self.lock(&mut tx, batch).await?;
         for (stamped, view) in batch {
+            if taken.contains(&stamped.call) {
+                tracing::warn!(call = %stamped.call, event = stamped.event.name(), "another process has closed it");
+                if matches!(stamped.event, CallEvent::Ended { .. }) {
+                    group.written.ended.push(stamped.call);
+                }
+                continue;
+            }
             let view = match view {
                 Some(view) => view.clone(),
                 None => match self.saved(&group, stamped).await {
@@ -75,6 +90,21 @@ impl Recorder {
         }
         tx.commit().await?;
         Ok(group.written)
+    }
+
+    /// Keeps other processes out of all that the group will change, in the order that everybody keeps to. The calls
+    /// that were taken from this process.
+    async fn lock(
+        &self,
+        tx: &mut Tx,
+        batch: &[(Stamped, Option<Arc<CallView>>)],
+    ) -> Result<BTreeSet<CallId>, StoreError> {
+        let moves_money = |event: &CallEvent| matches!(event, CallEvent::Answered | CallEvent::Ended { .. });
+        let paying = batch.iter().filter(|(stamped, _)| moves_money(&stamped.event));
+        let keys: BTreeSet<i64> = paying.filter_map(|(_, view)| Some(view.as_ref()?.order.key)).collect();
+        tx.lock_keys(keys).await?;
+        let taken = tx.taken_away(batch.iter().map(|(stamped, _)| stamped.call).collect()).await?;
+        Ok(if self.own { taken } else { BTreeSet::new() })
     }
 
     /// The view of a call that has left the live map, after the event. `None` if there is no such call, and for a
@@ -152,11 +182,14 @@ async fn move_money(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(
         CallEvent::Queued
         | CallEvent::Dialing { .. }
         | CallEvent::AttemptFailed { .. }
+        | CallEvent::PassedOver { .. }
         | CallEvent::Proceeding
         | CallEvent::Ringing
         | CallEvent::Screened(_)
         | CallEvent::RecordingStarted { .. }
         | CallEvent::RecordingStopped { .. }
+        | CallEvent::RecordingPaused { .. }
+        | CallEvent::RecordingResumed { .. }
         | CallEvent::RecordingCompleted { .. }
         | CallEvent::RecordingFailed { .. }
         | CallEvent::Digit { .. }
@@ -169,18 +202,31 @@ async fn move_money(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(
 }
 
 async fn keep_recording(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(), StoreError> {
-    let (recording, state, size) = match &stamped.event {
-        CallEvent::RecordingStarted { recording } => (recording, RecordingState::Active, None),
-        CallEvent::RecordingStopped { recording } => (recording, RecordingState::Finalising, None),
-        CallEvent::RecordingCompleted { recording, size } => (recording, RecordingState::Done, Some(size)),
-        CallEvent::RecordingFailed { recording, size, .. } => (recording, RecordingState::Failed, Some(size)),
+    let (recording, state, end) = match &stamped.event {
+        CallEvent::RecordingStarted { recording } => {
+            (recording, RecordingState::Active, RecordingEnd::default())
+        }
+        CallEvent::RecordingStopped { recording } => {
+            (recording, RecordingState::Finalising, RecordingEnd::default())
+        }
+        CallEvent::RecordingCompleted { recording, size, sha256 } => {
+            let end = RecordingEnd { size: Some(size), sha256: Some(*sha256), reason: None };
+            (recording, RecordingState::Done, end)
+        }
+        CallEvent::RecordingFailed { recording, size, reason } => {
+            let end = RecordingEnd { size: Some(size), sha256: None, reason: Some(reason) };
+            (recording, RecordingState::Failed, end)
+        }
         CallEvent::Queued
         | CallEvent::Dialing { .. }
         | CallEvent::AttemptFailed { .. }
+        | CallEvent::PassedOver { .. }
         | CallEvent::Proceeding
         | CallEvent::Ringing
         | CallEvent::Answered
         | CallEvent::Screened(_)
+        | CallEvent::RecordingPaused { .. }
+        | CallEvent::RecordingResumed { .. }
         | CallEvent::Digit { .. }
         | CallEvent::GatherStarted { .. }
         | CallEvent::GatherProgress { .. }
@@ -189,5 +235,5 @@ async fn keep_recording(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Resu
         | CallEvent::Played { .. }
         | CallEvent::Ended { .. } => return Ok(()),
     };
-    tx.upsert_recording(&view.order, recording, state, size, stamped.at).await
+    tx.upsert_recording(&view.order, recording, state, &end, stamped.at).await
 }

@@ -1,13 +1,16 @@
-//! What a crash left behind, put in order before anything else starts (CONTRACT S31): open calls are ended, their
-//! money settled, torn recordings repaired and the last webhooks promised.
+//! What a crash left behind, put in order (CONTRACT S31): open calls are ended, their money settled, torn recordings
+//! repaired and the last webhooks promised. Before anything else starts; and now and then where several processes
+//! share a database and the folder of recordings, because one of them may die while the others live on.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use super::live::Live;
 use super::record::Recorder;
 use crate::model::Timestamp;
 use crate::model::call::{Amd, AmdStatus, CallView, EndReason};
-use crate::model::event::{CallEvent, GatherEnd, RecordingSize, Stamped};
+use crate::model::event::{CallEvent, Checksum, GatherEnd, RecordingSize, Stamped};
+use crate::store::nodes::{Suspects, TakenOver};
 use crate::store::recordings::RecordingRow;
 use crate::store::{Db, StoreError};
 use crate::webhook::Format;
@@ -25,28 +28,60 @@ pub struct RecoverReport {
     pub deliveries: usize,
 }
 
-/// Ends every open call with [`EndReason::EngineRestart`] at `at`: a hold is released if the call was never
-/// answered and stays taken if it was. Running it twice changes nothing the second time.
+/// Ends every open call that no living process has with [`EndReason::EngineRestart`] at `at`: a hold is released if
+/// the call was never answered and stays taken if it was. Running it twice changes nothing the second time.
 pub async fn recover(
     db: &Db,
     formats: Vec<&'static dyn Format>,
     recordings_dir: &Path,
     at: Timestamp,
 ) -> Result<RecoverReport, StoreError> {
-    let recorder = Recorder::new(db.clone(), formats);
+    put_in_order(db, formats, recordings_dir, at, db.take_over(None).await?).await
+}
+
+/// A call that this process does not know so long after it was placed was never told to it.
+const NEVER_TOLD_MS: i64 = 120_000;
+
+/// The same while this process serves: for what other processes left behind that have looked dead at the look before,
+/// too, and for calls of its own whose placing was committed without its knowing. With a database that is not shared
+/// there is nothing to be found.
+pub async fn recover_others(
+    db: &Db,
+    formats: Vec<&'static dyn Format>,
+    recordings_dir: &Path,
+    at: Timestamp,
+    live: &Live,
+    suspects: &mut Suspects,
+) -> Result<RecoverReport, StoreError> {
+    if !db.is_shared() {
+        return Ok(RecoverReport::default());
+    }
+    let known = live.all().iter().map(|view| view.order.id).collect();
+    db.disown(&known, at.plus_ms(-NEVER_TOLD_MS)).await?;
+    put_in_order(db, formats, recordings_dir, at, db.take_over(Some(suspects)).await?).await
+}
+
+async fn put_in_order(
+    db: &Db,
+    formats: Vec<&'static dyn Format>,
+    recordings_dir: &Path,
+    at: Timestamp,
+    left: TakenOver,
+) -> Result<RecoverReport, StoreError> {
+    let recorder = Recorder::of_nobodys_calls(db.clone(), formats);
     let mut report = RecoverReport::default();
-    for view in db.open_calls().await? {
+    for view in &left.calls {
         let call = view.order.id;
-        let events = closing_events(&view);
+        let events = closing_events(view);
         // When it really ended nobody knows; no later than it was allowed to last.
         let longest = i64::from(view.order.max_duration_ms);
         let at = view.answered_at.map_or(at, |answered| at.min(answered.plus_ms(longest)));
         let stamped = events.into_iter().map(|event| Stamped { call, at, event });
-        report.deliveries += write(&recorder, view, stamped.collect()).await?;
+        report.deliveries += write(&recorder, view.clone(), stamped.collect()).await?;
         report.calls_ended += 1;
     }
-    for row in db.open_recordings().await? {
-        let event = finish_recording(recordings_dir, &row).await;
+    for row in &left.recordings {
+        let event = finish_recording(recordings_dir, row).await;
         if matches!(event, CallEvent::RecordingCompleted { .. }) {
             report.recordings_completed += 1;
         } else {
@@ -83,23 +118,23 @@ async fn write(recorder: &Recorder, mut view: CallView, events: Vec<Stamped>) ->
     Ok(recorder.write(&batch).await?.deliveries)
 }
 
-/// Makes the sizes in the file's header true and says how long it is.
+/// Makes the sizes in the file's header true and says how long it is and what its checksum is.
 async fn finish_recording(recordings_dir: &Path, row: &RecordingRow) -> CallEvent {
     let path = recordings_dir.join(&row.filename);
     let repaired = tokio::task::spawn_blocking(move || {
-        media::wav::repair(&path).map_err(|error| error.to_string())?;
-        std::fs::metadata(&path).map(|file| file.len()).map_err(|error| error.to_string())
+        let whole = media::wav::repair(&path).map_err(|error| error.to_string())?;
+        let sha256 = media::wav::checksum(&path).map_err(|error| error.to_string())?;
+        Ok::<_, String>((whole, Checksum(sha256)))
     });
     let recording = row.recording.clone();
     match repaired.await.map_err(|error| error.to_string()).flatten() {
-        Ok(bytes) => {
-            let duration_ms = media::wav::duration_ms(bytes.saturating_sub(media::wav::HEADER));
-            CallEvent::RecordingCompleted { recording, size: RecordingSize { bytes, duration_ms } }
+        Ok((media::wav::Repaired { bytes, duration_ms, .. }, sha256)) => {
+            CallEvent::RecordingCompleted { recording, size: RecordingSize { bytes, duration_ms }, sha256 }
         }
         Err(error) => {
             tracing::warn!(%recording, %error, "a recording could not be repaired");
             let size = RecordingSize { bytes: 0, duration_ms: 0 };
-            CallEvent::RecordingFailed { recording, reason: "unreadable after a restart".to_owned(), size }
+            CallEvent::RecordingFailed { recording, reason: "unreadable".to_owned(), size }
         }
     }
 }

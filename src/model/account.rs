@@ -1,5 +1,6 @@
 //! Who pays, and by what trunks: the rows that keys, tenants and trunks are read into.
 
+use super::trunk::TrunkProfile;
 use super::{CallerId, Secret, Timestamp};
 
 /// Whether a key's calls are recorded (CONTRACT 3 S1).
@@ -29,6 +30,22 @@ impl RecordingMode {
     }
 }
 
+/// What a key's calls may cost and where they may go (CONTRACT 3 S42). The default closes premium-rate and emergency
+/// numbers and limits nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Country calling codes, or longer leading digits, of the numbers it may call; empty: any.
+    pub countries: Vec<String>,
+    /// It may call premium-rate numbers.
+    pub premium: bool,
+    /// It may call emergency numbers.
+    pub emergency: bool,
+    /// Credits that its calls of one UTC day may take; `None`: as many as there are.
+    pub daily_credits: Option<u32>,
+    /// Calls it may place in any 60 s; `None`: no limit.
+    pub calls_per_minute: Option<u32>,
+}
+
 /// One API key as the server sees it; the key itself is stored only as a hash.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiKey {
@@ -40,8 +57,16 @@ pub struct ApiKey {
     pub name: String,
     /// The owner.
     pub tenant: String,
+    /// The tenant is suspended: the key is good and may do nothing.
+    pub suspended: bool,
+    /// Live calls at once of all the tenant's keys together; `None`: no limit.
+    pub tenant_calls: Option<u32>,
+    /// The first characters of the key itself, for telling keys apart.
+    pub prefix: String,
     /// What it may do: words of CONTRACT 0.2.
     pub scopes: Vec<String>,
+    /// Surfaces that are enabled for it, by name; empty: all.
+    pub surfaces: Vec<String>,
     /// CIDRs it may come from; empty: anywhere.
     pub ip_allow: Vec<String>,
     /// Balance, `None` for unlimited. Holds are not subtracted.
@@ -50,8 +75,12 @@ pub struct ApiKey {
     pub held: i64,
     /// Requests an hour on Kaphila's six routes; `None`: 100.
     pub rate_limit: Option<u32>,
+    /// `starter`, `professional`, `business` or `enterprise`.
+    pub plan: String,
     /// Live calls at once.
     pub max_concurrent: u32,
+    /// What its calls may cost and where they may go.
+    pub policy: Policy,
     /// Record its calls.
     pub recording: RecordingMode,
     /// Caller ids it may show; empty: any.
@@ -66,6 +95,8 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// Last accepted request.
     pub last_used: Option<Timestamp>,
+    /// Not accepted from here on.
+    pub expires_at: Option<Timestamp>,
     /// No longer accepted from here on.
     pub revoked_at: Option<Timestamp>,
 }
@@ -91,6 +122,8 @@ pub struct Trunk {
     pub codecs: Vec<String>,
     /// No response in this time: next trunk.
     pub no_response_timeout_ms: u32,
+    /// How it wants to be dialled.
+    pub profile: TrunkProfile,
     /// May be used.
     pub enabled: bool,
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::event::{CallEvent, PlayTo};
+use super::trunk::TrunkProfile;
 use super::{CallId, CallerId, PhoneNumber, Secret, Timestamp};
 
 /// The HTTP surface a call was placed on.
@@ -28,6 +29,24 @@ impl Surface {
     }
 }
 
+/// One way to a trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// By which transport.
+    pub transport: sip::Transport,
+    /// Where to.
+    pub address: SocketAddr,
+    /// The name that its certificate must show on TLS; its address when there is none.
+    pub server_name: Option<String>,
+}
+
+impl Hop {
+    /// By UDP.
+    pub fn udp(address: SocketAddr) -> Self {
+        Self { transport: sip::Transport::Udp, address, server_name: None }
+    }
+}
+
 /// One trunk of a call's plan, with everything the engine needs to dial by it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrunkPlan {
@@ -37,8 +56,8 @@ pub struct TrunkPlan {
     pub host: String,
     /// Port that goes into the request URI, where one was configured.
     pub port: Option<u16>,
-    /// Where the INVITE is sent (UDP).
-    pub address: SocketAddr,
+    /// Where the INVITE is sent, in the order in which the ways are tried (RFC 3263 §4.3). Never empty.
+    pub hops: Vec<Hop>,
     /// Digest user, empty for none.
     pub username: String,
     /// Digest password.
@@ -51,6 +70,8 @@ pub struct TrunkPlan {
     pub caller_id: Option<CallerId>,
     /// Without any response in this time the next trunk is tried.
     pub no_response_timeout_ms: u32,
+    /// How it wants to be dialled.
+    pub profile: Arc<TrunkProfile>,
 }
 
 /// Everything decided before a call is placed. Nothing below asks back.
@@ -82,6 +103,8 @@ pub struct CallOrder {
     pub use_amd: bool,
     /// Record from answer to end.
     pub record: bool,
+    /// One channel with everybody in it, or the callee on the left and all else on the right.
+    pub record_channels: media::Channels,
     /// As submitted or the default.
     pub voice_name: String,
     /// Where the call's events go.
@@ -203,6 +226,15 @@ pub enum CallState {
     Ended,
 }
 
+/// One trunk that was not tried, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedView {
+    /// The endpoint's name.
+    pub trunk: String,
+    /// In words.
+    pub reason: String,
+}
+
 /// One trunk tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptView {
@@ -214,6 +246,8 @@ pub struct AttemptView {
     pub reason: String,
     /// How long it took to fail.
     pub elapsed_ms: u32,
+    /// Seconds after which the trunk wants to be asked again.
+    pub retry_after_s: Option<u32>,
 }
 
 /// A gather that runs now.
@@ -234,6 +268,8 @@ pub struct RecordingView {
     pub recording: String,
     /// Still being written.
     pub active: bool,
+    /// Takes silence for now.
+    pub paused: bool,
 }
 
 /// How a call ended.
@@ -258,6 +294,8 @@ pub struct CallView {
     pub state: CallState,
     /// Trunks tried, in order.
     pub attempts: Vec<AttemptView>,
+    /// Trunks passed over, in the order they were.
+    pub passed: Vec<PassedView>,
     /// The trunk holds the call (100 for a while, or 18x, or more): `/makecall` may answer.
     pub placed: bool,
     /// The verdict, once given.
@@ -278,6 +316,9 @@ pub struct CallView {
     pub events: u32,
 }
 
+/// Trunks passed over that a call keeps.
+const PASSED_MAX: usize = 32;
+
 impl CallView {
     /// A call of which nothing has happened yet.
     pub fn new(order: Arc<CallOrder>) -> Self {
@@ -285,6 +326,7 @@ impl CallView {
             order,
             state: CallState::Queued,
             attempts: Vec::new(),
+            passed: Vec::new(),
             placed: false,
             amd: None,
             gather: None,
@@ -306,13 +348,20 @@ impl CallView {
                 self.state = self.state.max(CallState::Dialing);
                 self.dialed_at.get_or_insert(at);
                 let reason = String::new();
-                self.attempts.push(AttemptView { trunk: trunk.clone(), code: None, reason, elapsed_ms: 0 });
+                let (trunk, retry_after_s) = (trunk.clone(), None);
+                self.attempts.push(AttemptView { trunk, code: None, reason, elapsed_ms: 0, retry_after_s });
             }
-            CallEvent::AttemptFailed { code, reason, elapsed_ms, .. } => {
+            CallEvent::PassedOver { trunk, reason } => {
+                if self.passed.len() < PASSED_MAX {
+                    self.passed.push(PassedView { trunk: trunk.clone(), reason: reason.clone() });
+                }
+            }
+            CallEvent::AttemptFailed { code, reason, elapsed_ms, retry_after_s, .. } => {
                 if let Some(attempt) = self.attempts.last_mut() {
                     attempt.code = Some(*code);
                     attempt.reason.clone_from(reason);
                     attempt.elapsed_ms = *elapsed_ms;
+                    attempt.retry_after_s = *retry_after_s;
                 }
             }
             CallEvent::Proceeding => self.placed = true,
@@ -328,8 +377,11 @@ impl CallView {
             }
             CallEvent::Screened(amd) => self.amd = Some(amd.clone()),
             CallEvent::RecordingStarted { recording } => {
-                self.recording = Some(RecordingView { recording: recording.clone(), active: true });
+                let recording = recording.clone();
+                self.recording = Some(RecordingView { recording, active: true, paused: false });
             }
+            CallEvent::RecordingPaused { recording } => self.recording_paused(recording, true),
+            CallEvent::RecordingResumed { recording } => self.recording_paused(recording, false),
             CallEvent::RecordingStopped { recording }
             | CallEvent::RecordingCompleted { recording, .. }
             | CallEvent::RecordingFailed { recording, .. } => self.recording_over(recording),
@@ -347,7 +399,7 @@ impl CallView {
                 self.state = CallState::Ended;
                 self.gather = None;
                 if let Some(recording) = &mut self.recording {
-                    recording.active = false;
+                    (recording.active, recording.paused) = (false, false);
                 }
                 self.end = Some(End { at, reason: *reason, q850: *q850, sip_code: *sip_code });
             }
@@ -358,7 +410,15 @@ impl CallView {
         if let Some(view) = &mut self.recording
             && view.recording == ended
         {
-            view.active = false;
+            (view.active, view.paused) = (false, false);
+        }
+    }
+
+    fn recording_paused(&mut self, recording: &str, paused: bool) {
+        if let Some(view) = &mut self.recording
+            && view.recording == recording
+        {
+            view.paused = paused && view.active;
         }
     }
 
@@ -400,6 +460,11 @@ pub enum Command {
     },
     /// Stop the running recording; the call goes on.
     StopRecording,
+    /// Silence in the running recording, or sound again. What is so already stays so.
+    PauseRecording {
+        /// Silence.
+        on: bool,
+    },
 }
 
 /// A gather as asked for.
@@ -426,6 +491,11 @@ pub enum Accepted {
     Done,
     /// The recording that was stopped.
     RecordingStopped {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+    },
+    /// The recording that is paused, or goes on.
+    RecordingPaused {
         /// The recording's id: the file name without `.wav`.
         recording: String,
     },

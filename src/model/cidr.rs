@@ -47,6 +47,16 @@ impl Cidr {
         Self { base: IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)), prefix }
     }
 
+    /// The address it was written with.
+    pub fn base(&self) -> IpAddr {
+        self.base
+    }
+
+    /// How many leading bits count, at most 128.
+    pub fn prefix(&self) -> u8 {
+        u8::try_from(self.prefix).unwrap_or(128)
+    }
+
     /// Whether the address lies in the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address.to_canonical()) {

@@ -65,6 +65,42 @@ pub struct RecordingSize {
     pub duration_ms: u64,
 }
 
+/// SHA-256 of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checksum(pub [u8; 32]);
+
+impl Checksum {
+    /// As 64 lower-case hex digits.
+    pub fn hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads [`Checksum::hex`].
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+/// What a failed attempt says of its trunk (CONTRACT 1.1 "Trunks").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The trunk failed: several in a row and it is left alone for a while.
+    Trunk,
+    /// The trunk works and this call did not suit it (415, 488, 606, a session description of no use).
+    Media,
+    /// The far end decided: the trunk works.
+    FarEnd,
+    /// We gave up; nothing is known of the trunk.
+    Nobody,
+}
+
 /// All that can happen to a call. No `match` over it has a wildcard arm: a new fact must be decided everywhere.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CallEvent {
@@ -87,6 +123,17 @@ pub enum CallEvent {
         reason: String,
         /// From its INVITE.
         elapsed_ms: u32,
+        /// Seconds after which the trunk wants to be asked again (`Retry-After`).
+        retry_after_s: Option<u32>,
+        /// Whose fault it was.
+        fault: Fault,
+    },
+    /// A trunk of the call's list was not tried.
+    PassedOver {
+        /// The endpoint's name, `<name>-endpoint`.
+        trunk: String,
+        /// Why, in words.
+        reason: String,
     },
     /// The trunk has the call (100) and has said nothing more for a while.
     Proceeding,
@@ -106,18 +153,30 @@ pub enum CallEvent {
         /// The recording's id: the file name without `.wav`.
         recording: String,
     },
-    /// The file is whole on disk.
+    /// A recording takes silence from here on.
+    RecordingPaused {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+    },
+    /// A recording takes sound again.
+    RecordingResumed {
+        /// The recording's id: the file name without `.wav`.
+        recording: String,
+    },
+    /// The file is whole and safe on disk.
     RecordingCompleted {
         /// The recording's id: the file name without `.wav`.
         recording: String,
         /// What the file holds.
         size: RecordingSize,
+        /// Of the whole file.
+        sha256: Checksum,
     },
-    /// The file could not be kept; the call goes on.
+    /// The file could not be kept, or not whole; the call goes on.
     RecordingFailed {
         /// The recording's id: the file name without `.wav`.
         recording: String,
-        /// Why.
+        /// Why: a word of [`media::RecordFault`], `not_finished` or `unreadable`.
         reason: String,
         /// What the file holds.
         size: RecordingSize,
@@ -188,12 +247,15 @@ impl CallEvent {
             Self::Queued => "queued",
             Self::Dialing { .. } => "dialing",
             Self::AttemptFailed { .. } => "attempt_failed",
+            Self::PassedOver { .. } => "passed_over",
             Self::Proceeding => "proceeding",
             Self::Ringing => "ringing",
             Self::Answered => "answered",
             Self::Screened(_) => "screened",
             Self::RecordingStarted { .. } => "recording_started",
             Self::RecordingStopped { .. } => "recording_stopped",
+            Self::RecordingPaused { .. } => "recording_paused",
+            Self::RecordingResumed { .. } => "recording_resumed",
             Self::RecordingCompleted { .. } => "recording_completed",
             Self::RecordingFailed { .. } => "recording_failed",
             Self::Digit { .. } => "digit",
@@ -216,4 +278,18 @@ pub struct Stamped {
     pub at: Timestamp,
     /// What.
     pub event: CallEvent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_survive_their_text_form() {
+        let sum = Checksum(std::array::from_fn(|n| n as u8 * 8));
+        assert_eq!(Checksum::from_hex(&sum.hex()), Some(sum));
+        for bad in ["", "00", &"g".repeat(64), &"+1".repeat(32), &"é".repeat(32)] {
+            assert_eq!(Checksum::from_hex(bad), None, "{bad}");
+        }
+    }
 }

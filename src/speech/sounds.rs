@@ -13,12 +13,12 @@ use media::Clip;
 use tokio::sync::Semaphore;
 
 use super::cache::Lru;
+use super::library::Lengths;
 use super::{decode, resample, shape};
+use crate::model::forms;
 
-/// Longest name, characters.
-const NAME_MAX: usize = 128;
 /// Tried in this order.
-const EXTENSIONS: [&str; 6] = ["wav", "mp3", "ogg", "flac", "ulaw", "alaw"];
+pub(super) const EXTENSIONS: [&str; 6] = ["wav", "mp3", "ogg", "flac", "ulaw", "alaw"];
 /// Largest file, bytes.
 const FILE_MAX: u64 = 20 * 1024 * 1024;
 /// Longest sound, seconds.
@@ -28,7 +28,7 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Files decoded at once.
 const WORKERS: usize = 2;
 /// What the folders of keys begin with.
-const KEY_FOLDER: &str = "key_";
+pub(super) const KEY_FOLDER: &str = "key_";
 
 /// Why a sound is not played.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,26 +51,29 @@ pub enum SoundError {
 #[derive(Clone, Debug)]
 pub struct Sounds(Arc<Inner>);
 
+/// What clones share.
 #[derive(Debug)]
-struct Inner {
-    root: PathBuf,
+pub(super) struct Inner {
+    pub(super) root: PathBuf,
     cache: Mutex<Lru<Version>>,
+    pub(super) lengths: Mutex<Lengths>,
     workers: Arc<Semaphore>,
 }
 
 /// One state of one file: changing the file is enough to hear the change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version {
-    path: PathBuf,
-    changed: Option<SystemTime>,
-    bytes: u64,
+pub(super) struct Version {
+    pub(super) path: PathBuf,
+    pub(super) changed: Option<SystemTime>,
+    pub(super) bytes: u64,
 }
 
 impl Sounds {
     /// The sounds under `root`. The folder need not exist yet.
     pub fn new(root: PathBuf) -> Self {
         let cache = Mutex::new(Lru::new(CACHE_BYTES));
-        Self(Arc::new(Inner { root, cache, workers: Arc::new(Semaphore::new(WORKERS)) }))
+        let lengths = Mutex::new(Lengths::new());
+        Self(Arc::new(Inner { root, cache, lengths, workers: Arc::new(Semaphore::new(WORKERS)) }))
     }
 
     /// The sound of this name as a clip: from the key's folder if it has one of that name, else from the shared
@@ -82,14 +85,26 @@ impl Sounds {
         if !is_name(name) || key_folder.is_some_and(|folder| !is_name(folder) || folder.contains('/')) {
             return Err(SoundError::Invalid);
         }
-        let inner = self.0.clone();
         let (folder, name) = (key_folder.map(str::to_owned), name.to_owned());
+        self.working(move |inner| inner.load(folder.as_deref(), &name)).await
+    }
+
+    /// Does what blocks where it may block, a few at once.
+    pub(super) async fn working<T, E>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<SoundError> + Send + 'static,
+    {
+        let inner = self.0.clone();
         // Never closed, so this cannot fail; if it did, there would be no sound.
         let permit = self.0.workers.clone().acquire_owned().await.map_err(|_| SoundError::NotFound)?;
         let work = move || {
             // Held until the work is really done, even when nobody waits any longer.
             let _permit = permit;
-            inner.load(folder.as_deref(), &name)
+            work(&inner)
         };
         let crashed = |_| SoundError::Undecodable("the decoder crashed".to_owned());
         tokio::task::spawn_blocking(work).await.map_err(crashed)?
@@ -124,7 +139,7 @@ impl Inner {
 }
 
 /// The first file of that name in `base`; whatever links there are, it must lie under `base`.
-fn in_folder(base: &Path, name: &str) -> Option<(PathBuf, &'static str)> {
+pub(super) fn in_folder(base: &Path, name: &str) -> Option<(PathBuf, &'static str)> {
     let base = base.canonicalize().ok()?;
     EXTENSIONS.iter().find_map(|extension| {
         let path = base.join(format!("{name}.{extension}")).canonicalize().ok()?;
@@ -138,16 +153,13 @@ fn is_shared(root: &Path, path: &Path) -> bool {
     inside.is_some_and(|first| !first.as_os_str().to_string_lossy().starts_with(KEY_FOLDER))
 }
 
-fn is_name(name: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && part.bytes().all(is_name_byte);
-    name.len() <= NAME_MAX && name.split('/').all(plain)
+/// The name of a sound.
+pub(super) fn is_name(name: &str) -> bool {
+    forms::is_sound(name)
 }
 
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
-}
-
-fn clip(bytes: Vec<u8>, extension: &str) -> Result<Clip, SoundError> {
+/// Decodes a file of this extension.
+pub(super) fn clip(bytes: Vec<u8>, extension: &str) -> Result<Clip, SoundError> {
     let sound = decode::file(bytes, extension, LENGTH_MAX_S).map_err(|error| match error {
         decode::DecodeError::TooLong => SoundError::TooLong,
         decode::DecodeError::Bad(reason) => SoundError::Undecodable(reason),

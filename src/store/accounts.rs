@@ -3,11 +3,12 @@
 
 use std::fmt;
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use serde_json::json;
 
-use super::{Db, StoreError, Tx, column, ids, join, split};
-use crate::model::account::{ApiKey, RecordingMode};
+use super::audit::By;
+use super::sql::{Row, Statement, column, flag, join, split, sql};
+use super::{Db, StoreError, Tx, ids, keys, tenants};
+use crate::model::account::{ApiKey, Policy, RecordingMode};
 use crate::model::{CallId, CallerId, Secret, Timestamp};
 
 /// How long a rotated key is still accepted and its secret still signs (CONTRACT 0.7, 0.8): 24 hours.
@@ -19,6 +20,12 @@ const TOUCH_EVERY_MS: i64 = 1000;
 /// Every scope of CONTRACT 0.2, `admin` last.
 pub const SCOPES: &[&str] =
     &["calls", "recordings", "agents", "numbers", "campaigns", "supervise", "analytics", "webhooks", "admin"];
+
+/// Every surface that a key can be enabled for (CONTRACT 1).
+pub const SURFACES: &[&str] = &["kaphila", "phony", "voxforge", "hamming", "claude-phone"];
+
+/// Every plan (CONTRACT 0.8).
+pub const PLANS: &[&str] = &["starter", "professional", "business", "enterprise"];
 
 /// Which trunks a new key may dial by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +62,12 @@ pub struct NewKey {
     pub ip_allow: Vec<String>,
     /// Words of [`SCOPES`].
     pub scopes: Vec<String>,
+    /// Words of [`SURFACES`]; empty: all of them.
+    pub surfaces: Vec<String>,
+    /// What its calls may cost and where they may go.
+    pub policy: Policy,
+    /// Not accepted from here on.
+    pub expires_at: Option<Timestamp>,
     /// `starter`, `professional`, `business` or `enterprise`.
     pub plan: String,
 }
@@ -77,6 +90,9 @@ impl NewKey {
                 .filter(|scope| **scope != "admin")
                 .map(|scope| (*scope).to_owned())
                 .collect(),
+            surfaces: Vec::new(),
+            policy: Policy::default(),
+            expires_at: None,
             plan: "enterprise".to_owned(),
         }
     }
@@ -100,27 +116,36 @@ impl fmt::Debug for CreatedKey {
 /// `SELECT` of every column of [`read_key`] with what follows; the pieces are all literals of this file.
 macro_rules! select_keys {
     ($rest:literal) => {
-        sqlx::query(concat!(
-            "SELECT id, key_id, name, tenant, scopes, ip_allow, credits, held, rate_limit, max_concurrent, \
-             recording, caller_ids, webhook_secret, total_calls, successful_calls, created_at, last_used, \
-             revoked_at, hash, old_hash, old_until FROM api_keys ",
+        sql(concat!(
+            "SELECT api_keys.*, \
+             (SELECT status FROM tenants WHERE tenants.id = api_keys.tenant) AS tenant_status, \
+             (SELECT max_concurrent_calls FROM tenants WHERE tenants.id = api_keys.tenant) AS tenant_calls \
+             FROM api_keys ",
             $rest
         ))
     };
 }
 
+/// All of what [`read_key`] reads, for lists that say which.
+pub(super) fn select_keys() -> Statement {
+    select_keys!("")
+}
+
 impl Db {
     /// Makes a key; unknown trunk names are an error that names them, and then nothing is made.
-    pub async fn create_key(&self, new: NewKey, at: Timestamp) -> Result<CreatedKey, StoreError> {
+    pub async fn create_key(&self, new: NewKey, by: impl Into<By>) -> Result<CreatedKey, StoreError> {
+        let by = by.into();
         let secret = ids::api_key()?;
         let mut tx = self.begin().await?;
-        let tenant = tx.tenant(&new.tenant, at).await?;
+        let tenant = tx.tenant(&new.tenant, &by).await?;
         let id = tx.count("api_keys").await?;
         let callers: Vec<String> = new.caller_ids.iter().map(|caller| caller.user().to_owned()).collect();
-        sqlx::query(
+        tx.run(sql(
             "INSERT INTO api_keys (id, key_id, tenant, name, hash, prefix, scopes, ip_allow, plan, credits, \
-             rate_limit, max_concurrent, recording, caller_ids, all_trunks, webhook_secret, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+             rate_limit, max_concurrent, recording, caller_ids, all_trunks, webhook_secret, created_at, surfaces, \
+             countries, allow_premium, allow_emergency, daily_credits, calls_per_minute, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+             $21, $22, $23, $24)",
         )
         .bind(id)
         .bind(ids::key_id()?)
@@ -138,14 +163,23 @@ impl Db {
         .bind(join(&callers))
         .bind(i64::from(new.trunks == TrunkChoice::All))
         .bind(ids::webhook_secret()?.0)
-        .bind(at.0)
-        .execute(&mut *tx.inner)
+        .bind(by.at.0)
+        .bind(join(&new.surfaces))
+        .bind(join(&new.policy.countries))
+        .bind(new.policy.premium)
+        .bind(new.policy.emergency)
+        .bind(new.policy.daily_credits)
+        .bind(new.policy.calls_per_minute)
+        .bind(new.expires_at.map(|at| at.0)))
         .await?;
         if let TrunkChoice::Names(names) = &new.trunks {
             tx.assign_trunks(id, names).await?;
         }
-        let row = select_keys!("WHERE id = $1").bind(id).fetch_one(&mut *tx.inner).await?;
+        let row = tx.one(select_keys!("WHERE id = $1").bind(id)).await?;
         let key = read_key(&row)?;
+        let mut told = keys::settings(&key);
+        told.insert("trunks".to_owned(), keys::trunks_word(&new.trunks));
+        tx.audit(&by, "key.create", &key.key_id, &told.into()).await?;
         tx.commit().await?;
         Ok(CreatedKey { key, secret })
     }
@@ -159,14 +193,16 @@ impl Db {
     /// key before it is found too. The look-up is by hash, so its time tells nothing of any key.
     pub async fn find_key_at(&self, presented: &str, at: Timestamp) -> Result<Option<ApiKey>, StoreError> {
         let hash = ids::key_hash(presented);
-        let row = select_keys!(
-            "WHERE (hash = $1 OR (old_hash = $1 AND old_until > $2)) \
+        let row = self
+            .optional(
+                select_keys!(
+                    "WHERE (hash = $1 OR (old_hash = $1 AND old_until > $2)) \
              AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"
-        )
-        .bind(&hash)
-        .bind(at.0)
-        .fetch_optional(&self.readers)
-        .await?;
+                )
+                .bind(&hash)
+                .bind(at.0),
+            )
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let current = ids::equal_in_constant_time(&column::<String>(&row, "hash")?, &hash);
         let before = column::<Option<String>>(&row, "old_hash")?
@@ -176,74 +212,67 @@ impl Db {
 
     /// One key by row id, revoked ones too.
     pub async fn key(&self, id: i64) -> Result<Option<ApiKey>, StoreError> {
-        let row = select_keys!("WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
+        let row = self.optional(select_keys!("WHERE id = $1").bind(id)).await?;
         row.as_ref().map(read_key).transpose()
     }
 
     /// Every key, oldest first, revoked ones too.
     pub async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
-        let rows = select_keys!("ORDER BY id").fetch_all(&self.readers).await?;
+        let rows = self.all(select_keys!("ORDER BY id")).await?;
         rows.iter().map(read_key).collect()
     }
 
     /// Ends a key from `at` on. Revoking twice keeps the first moment.
-    pub async fn revoke_key(&self, key_id: &str, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn revoke_key(&self, key_id: &str, by: impl Into<By>) -> Result<(), StoreError> {
+        let by = by.into();
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
-            "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE key_id = $1 RETURNING id",
-        )
-        .bind(key_id)
-        .bind(at.0)
-        .fetch_optional(&mut *tx.inner)
-        .await?;
-        tx.commit().await?;
-        done.map(drop).ok_or_else(|| StoreError::UnknownKey(key_id.to_owned()))
+        if tx.locked_key(key_id).await?.revoked_at.is_some() {
+            return Ok(());
+        }
+        let end = sql("UPDATE api_keys SET revoked_at = $2 WHERE key_id = $1").bind(key_id).bind(by.at.0);
+        tx.run(end).await?;
+        tx.audit(&by, "key.revoke", key_id, &json!({})).await?;
+        tx.commit().await
     }
 
     /// Gives a key a new secret and a new webhook secret. For 24 h the old key is accepted too and the old secret
     /// signs beside the new; what an earlier rotation left behind ends now.
-    pub async fn rotate_key(&self, key_id: &str, at: Timestamp) -> Result<CreatedKey, StoreError> {
+    pub async fn rotate_key(&self, key_id: &str, by: impl Into<By>) -> Result<CreatedKey, StoreError> {
+        let by = by.into();
         let secret = ids::api_key()?;
         let mut tx = self.begin().await?;
-        let row = sqlx::query(
+        let row = tx.optional(sql(
             "UPDATE api_keys SET old_hash = hash, old_webhook_secret = webhook_secret, old_until = $2, hash = $3, \
              prefix = $4, webhook_secret = $5 WHERE key_id = $1 AND revoked_at IS NULL RETURNING id",
         )
         .bind(key_id)
-        .bind(at.plus_ms(ROTATION_MS).0)
+        .bind(by.at.plus_ms(ROTATION_MS).0)
         .bind(ids::key_hash(&secret))
         .bind(&secret[..8])
-        .bind(ids::webhook_secret()?.0)
-        .fetch_optional(&mut *tx.inner)
+        .bind(ids::webhook_secret()?.0))
         .await?;
         let Some(row) = row else { return Err(StoreError::UnknownKey(key_id.to_owned())) };
-        let row =
-            select_keys!("WHERE id = $1").bind(column::<i64>(&row, "id")?).fetch_one(&mut *tx.inner).await?;
+        let row = tx.one(select_keys!("WHERE id = $1").bind(column::<i64>(&row, "id")?)).await?;
         let key = read_key(&row)?;
+        tx.audit(&by, "key.rotate", key_id, &json!({ "prefix": key.prefix })).await?;
         tx.commit().await?;
         Ok(CreatedKey { key, secret })
     }
 
     /// Adds to (or takes from) a balance and returns it. A balance never falls below what calls under way hold.
-    pub async fn add_credit(&self, key_id: &str, delta: i64) -> Result<i64, StoreError> {
+    pub async fn add_credit(&self, key_id: &str, delta: i64, by: impl Into<By>) -> Result<i64, StoreError> {
         let mut tx = self.begin().await?;
-        let row = sqlx::query("SELECT credits, held FROM api_keys WHERE key_id = $1")
-            .bind(key_id)
-            .fetch_optional(&mut *tx.inner)
-            .await?;
-        let Some(row) = row else { return Err(StoreError::UnknownKey(key_id.to_owned())) };
-        let Some(credits) = column::<Option<i64>>(&row, "credits")? else {
+        let key = tx.locked_key(key_id).await?;
+        let Some(credits) = key.credits else {
             return Err(StoreError::UnlimitedCredits(key_id.to_owned()));
         };
         let balance = credits.saturating_add(delta);
-        if balance < column::<i64>(&row, "held")? {
+        if balance < key.held {
             return Err(StoreError::BelowHeld(key_id.to_owned()));
         }
-        sqlx::query("UPDATE api_keys SET credits = $2 WHERE key_id = $1")
-            .bind(key_id)
-            .bind(balance)
-            .execute(&mut *tx.inner)
-            .await?;
+        tx.run(sql("UPDATE api_keys SET credits = $2 WHERE key_id = $1").bind(key_id).bind(balance)).await?;
+        let told = json!({ "delta": delta, "credits": balance });
+        tx.audit(&by.into(), "key.credit", key_id, &told).await?;
         tx.commit().await?;
         Ok(balance)
     }
@@ -254,11 +283,7 @@ impl Db {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE api_keys SET last_used = $2 WHERE id = $1")
-            .bind(id)
-            .bind(at.0)
-            .execute(&mut *tx.inner)
-            .await?;
+        tx.run(sql("UPDATE api_keys SET last_used = $2 WHERE id = $1").bind(id).bind(at.0)).await?;
         tx.commit().await
     }
 
@@ -274,11 +299,12 @@ impl Db {
 
     /// The secrets that sign a key's webhooks at `at`, newest first: two for 24 h after a rotation.
     pub async fn webhook_secrets(&self, key: i64, at: Timestamp) -> Result<Vec<Secret>, StoreError> {
-        let row =
-            sqlx::query("SELECT webhook_secret, old_webhook_secret, old_until FROM api_keys WHERE id = $1")
-                .bind(key)
-                .fetch_optional(&self.readers)
-                .await?;
+        let row = self
+            .optional(
+                sql("SELECT webhook_secret, old_webhook_secret, old_until FROM api_keys WHERE id = $1")
+                    .bind(key),
+            )
+            .await?;
         let Some(row) = row else { return Ok(Vec::new()) };
         let mut secrets = vec![Secret(column(&row, "webhook_secret")?)];
         let valid = column::<Option<i64>>(&row, "old_until")?.is_some_and(|until| until > at.0);
@@ -290,32 +316,26 @@ impl Db {
 }
 
 impl Tx {
-    /// The id of the tenant with this id or subdomain, made where it is missing.
-    async fn tenant(&mut self, name: &str, at: Timestamp) -> Result<String, StoreError> {
-        let found = sqlx::query("SELECT id FROM tenants WHERE id = $1 OR subdomain = $1")
-            .bind(name)
-            .fetch_optional(&mut *self.inner)
-            .await?;
-        if let Some(row) = found {
-            return column(&row, "id");
-        }
-        sqlx::query("INSERT INTO tenants (id, name, subdomain, created_at) VALUES ($1, $1, $1, $2)")
-            .bind(name)
-            .bind(at.0)
-            .execute(&mut *self.inner)
-            .await?;
-        Ok(name.to_owned())
+    /// The key of this id, which nobody else can change until this transaction is over.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownKey`].
+    pub(super) async fn locked_key(&mut self, key_id: &str) -> Result<ApiKey, StoreError> {
+        // An update that changes nothing locks the row, whichever the database.
+        self.run(sql("UPDATE api_keys SET name = name WHERE key_id = $1").bind(key_id)).await?;
+        let row = self.optional(select_keys!("WHERE key_id = $1").bind(key_id)).await?;
+        row.as_ref().map_or_else(|| Err(StoreError::UnknownKey(key_id.to_owned())), read_key)
     }
 
     /// Holds one credit for the call that this transaction is about to insert. `false`: there is none left.
     pub async fn hold_credit(&mut self, key: i64) -> Result<bool, StoreError> {
-        let row = sqlx::query(
-            "UPDATE api_keys SET held = held + 1 \
-             WHERE id = $1 AND (credits IS NULL OR credits - held >= 1) RETURNING id",
-        )
-        .bind(key)
-        .fetch_optional(&mut *self.inner)
-        .await?;
+        let row = self
+            .optional(
+                sql("UPDATE api_keys SET held = held + 1 \
+             WHERE id = $1 AND (credits IS NULL OR credits - held >= 1) RETURNING id")
+                .bind(key),
+            )
+            .await?;
         self.held = row.map(|_| key);
         Ok(self.held.is_some())
     }
@@ -323,20 +343,19 @@ impl Tx {
     /// Writes down for which call the credit was held. Called by [`Tx::insert_call`].
     pub(super) async fn keep_hold(&mut self, call: CallId) -> Result<(), StoreError> {
         let Some(key) = self.held.take() else { return Ok(()) };
-        sqlx::query("INSERT INTO credit_holds (call, api_key, state) VALUES ($1, $2, 'held')")
-            .bind(call.hex())
-            .bind(key)
-            .execute(&mut *self.inner)
-            .await?;
+        self.run(
+            sql("INSERT INTO credit_holds (call, api_key, state) VALUES ($1, $2, 'held')")
+                .bind(call.hex())
+                .bind(key),
+        )
+        .await?;
         Ok(())
     }
 
     /// The call was answered: its held credit is taken. Once; later calls change nothing.
     pub async fn capture_hold(&mut self, call: CallId) -> Result<(), StoreError> {
         let Some(key) = self.settle_hold(call, "taken").await? else { return Ok(()) };
-        sqlx::query("UPDATE api_keys SET credits = credits - 1, held = held - 1 WHERE id = $1")
-            .bind(key)
-            .execute(&mut *self.inner)
+        self.run(sql("UPDATE api_keys SET credits = credits - 1, held = held - 1 WHERE id = $1").bind(key))
             .await?;
         Ok(())
     }
@@ -344,32 +363,32 @@ impl Tx {
     /// The call ended: a credit that is still held becomes free again. Once; a taken one stays taken.
     pub async fn release_hold(&mut self, call: CallId) -> Result<(), StoreError> {
         let Some(key) = self.settle_hold(call, "released").await? else { return Ok(()) };
-        sqlx::query("UPDATE api_keys SET held = held - 1 WHERE id = $1")
-            .bind(key)
-            .execute(&mut *self.inner)
-            .await?;
-        Ok(())
+        self.run(sql("UPDATE api_keys SET held = held - 1 WHERE id = $1").bind(key)).await?;
+        self.give_back(key, call).await
     }
 
     /// Moves a hold out of `held`; the key whose hold it was, if it was still held.
     async fn settle_hold(&mut self, call: CallId, state: &str) -> Result<Option<i64>, StoreError> {
-        let row = sqlx::query(
-            "UPDATE credit_holds SET state = $2 WHERE call = $1 AND state = 'held' RETURNING api_key",
-        )
-        .bind(call.hex())
-        .bind(state)
-        .fetch_optional(&mut *self.inner)
-        .await?;
+        let row = self
+            .optional(
+                sql(
+                    "UPDATE credit_holds SET state = $2 WHERE call = $1 AND state = 'held' RETURNING api_key",
+                )
+                .bind(call.hex())
+                .bind(state),
+            )
+            .await?;
         row.map(|row| column(&row, "api_key")).transpose()
     }
 
     /// Counts a call that was answered and completed; calls placed are counted when they are inserted.
     pub async fn finish_counters(&mut self, key: i64, successful: bool) -> Result<(), StoreError> {
-        sqlx::query("UPDATE api_keys SET successful_calls = successful_calls + $2 WHERE id = $1")
-            .bind(key)
-            .bind(i64::from(successful))
-            .execute(&mut *self.inner)
-            .await?;
+        self.run(
+            sql("UPDATE api_keys SET successful_calls = successful_calls + $2 WHERE id = $1")
+                .bind(key)
+                .bind(i64::from(successful)),
+        )
+        .await?;
         Ok(())
     }
 
@@ -380,33 +399,45 @@ impl Tx {
 
     /// The key's trunk cursor `k` (0 for its first call), moved on by one.
     pub async fn next_trunk_cursor(&mut self, key: i64) -> Result<u64, StoreError> {
-        let row = sqlx::query(
+        let row = self.one(sql(
             "UPDATE api_keys SET trunk_cursor = trunk_cursor + 1 WHERE id = $1 RETURNING trunk_cursor - 1",
         )
-        .bind(key)
-        .fetch_one(&mut *self.inner)
+        .bind(key))
         .await?;
-        Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
+        Ok(u64::try_from(row.first::<i64>()?).unwrap_or(0))
     }
 }
 
-fn read_key(row: &SqliteRow) -> Result<ApiKey, StoreError> {
+pub(super) fn read_key(row: &Row) -> Result<ApiKey, StoreError> {
     let number = |name| -> Result<Option<u32>, StoreError> {
         let value: Option<i64> = column(row, name)?;
         value.map(|v| u32::try_from(v).map_err(|_| StoreError::Unreadable("api_keys number"))).transpose()
     };
     let callers = split(&column::<String>(row, "caller_ids")?);
+    let suspended = column::<String>(row, "tenant_status")? == tenants::SUSPENDED;
     Ok(ApiKey {
         id: column(row, "id")?,
         key_id: column(row, "key_id")?,
         name: column(row, "name")?,
         tenant: column(row, "tenant")?,
+        suspended,
+        tenant_calls: number("tenant_calls")?,
+        prefix: column(row, "prefix")?,
         scopes: split(&column::<String>(row, "scopes")?),
+        surfaces: split(&column::<String>(row, "surfaces")?),
         ip_allow: split(&column::<String>(row, "ip_allow")?),
         credits: column(row, "credits")?,
         held: column(row, "held")?,
         rate_limit: number("rate_limit")?,
+        plan: column(row, "plan")?,
         max_concurrent: number("max_concurrent")?.unwrap_or(0),
+        policy: Policy {
+            countries: split(&column::<String>(row, "countries")?),
+            premium: flag(row, "allow_premium")?,
+            emergency: flag(row, "allow_emergency")?,
+            daily_credits: number("daily_credits")?,
+            calls_per_minute: number("calls_per_minute")?,
+        },
         recording: RecordingMode::from_text(&column::<String>(row, "recording")?)
             .ok_or(StoreError::Unreadable("api_keys.recording"))?,
         caller_ids: callers.iter().filter_map(|text| CallerId::parse(text)).collect(),
@@ -415,6 +446,7 @@ fn read_key(row: &SqliteRow) -> Result<ApiKey, StoreError> {
         successful_calls: column(row, "successful_calls")?,
         created_at: Timestamp(column(row, "created_at")?),
         last_used: column::<Option<i64>>(row, "last_used")?.map(Timestamp),
+        expires_at: column::<Option<i64>>(row, "expires_at")?.map(Timestamp),
         revoked_at: column::<Option<i64>>(row, "revoked_at")?.map(Timestamp),
     })
 }

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite};
-
-use super::{Db, StoreError, Tx, column, flag, rows};
+use super::sql::{Row, Statement, column, flag, sql};
+use super::{Db, StoreError, Tx, rows};
 use crate::model::call::{
     Amd, AmdStatus, CallOrder, CallState, CallView, End, EndReason, RecordingView, Surface,
 };
@@ -69,11 +67,11 @@ impl Tx {
     /// call's.
     pub async fn insert_call(&mut self, view: &CallView) -> Result<(), StoreError> {
         let order = &view.order;
-        sqlx::query(
+        self.run(sql(
             "INSERT INTO calls (id, kaphila_id, surface, api_key, tenant, submitted_number, number, caller_id, \
              trunks, ring_timeout_ms, max_duration_ms, use_amd, record, voice_name, webhook_url, created_at, \
-             state, outcome, placed, attempts) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
-             $14, $15, $16, $17, $18, 0, '[]')",
+             state, outcome, node, record_channels, placed, attempts) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+             $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, '[]')",
         )
         .bind(order.id.hex())
         .bind(&order.kaphila_id)
@@ -93,12 +91,11 @@ impl Tx {
         .bind(order.created_at.0)
         .bind(state_word(view.state))
         .bind(outcome(view))
-        .execute(&mut *self.inner)
+        .bind(self.node)
+        .bind(i64::from(order.record_channels.count())))
         .await?;
         self.keep_hold(order.id).await?;
-        sqlx::query("UPDATE api_keys SET total_calls = total_calls + 1 WHERE id = $1")
-            .bind(order.key)
-            .execute(&mut *self.inner)
+        self.run(sql("UPDATE api_keys SET total_calls = total_calls + 1 WHERE id = $1").bind(order.key))
             .await?;
         if view.events > 0 {
             self.save_call(view).await?;
@@ -111,11 +108,11 @@ impl Tx {
         let amd = view.amd.as_ref();
         let recording = view.recording.as_ref();
         let end = view.end;
-        let done = sqlx::query(
+        let done = self.run(sql(
             "UPDATE calls SET state = $2, outcome = $3, placed = $4, attempts = $5, amd_status = $6, \
              amd_cause = $7, amd_confidence = $8, gather = $9, recording = $10, recording_active = $11, \
              dialed_at = $12, ringing_at = $13, answered_at = $14, ended_at = $15, end_reason = $16, q850 = $17, \
-             sip_code = $18, duration_s = $19, events = $20 WHERE id = $1",
+             sip_code = $18, duration_s = $19, events = $20, passed = $21 WHERE id = $1",
         )
         .bind(view.order.id.hex())
         .bind(state_word(view.state))
@@ -137,9 +134,9 @@ impl Tx {
         .bind(end.and_then(|e| e.sip_code).map(i64::from))
         .bind(end.map_or(0, |e| view.duration_s(e.at)))
         .bind(i64::from(view.events))
-        .execute(&mut *self.inner)
+        .bind(rows::write_passed(&view.passed)))
         .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// Appends to the event log; `sequence` counts a call's events from 1 and `data` is
@@ -151,37 +148,46 @@ impl Tx {
         sequence: u32,
         data: &str,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "INSERT INTO events (call, sequence, type, at, data) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (call, sequence) DO NOTHING",
-        )
-        .bind(stamped.call.hex())
-        .bind(i64::from(sequence))
-        .bind(stamped.event.name())
-        .bind(stamped.at.0)
-        .bind(data)
-        .execute(&mut *self.inner)
-        .await?;
-        Ok(done.rows_affected() > 0)
+        let done = self
+            .run(
+                sql("INSERT INTO events (call, sequence, type, at, data) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (call, sequence) DO NOTHING")
+                .bind(stamped.call.hex())
+                .bind(i64::from(sequence))
+                .bind(stamped.event.name())
+                .bind(stamped.at.0)
+                .bind(data),
+            )
+            .await?;
+        Ok(done > 0)
     }
 
-    /// Live calls of a key, exact inside the placing transaction.
+    /// Live calls of a key. Exact until the end of the transaction: the key is locked, so nobody else places a call.
     pub async fn active_count(&mut self, key: i64) -> Result<i64, StoreError> {
-        active_count(&mut *self.inner, key).await
+        self.lock_key(key).await?;
+        self.one(active(key)).await?.first()
     }
 }
 
 impl Db {
     /// Live calls of a key.
     pub async fn active_count(&self, key: i64) -> Result<i64, StoreError> {
-        active_count(&self.readers, key).await
+        self.one(active(key)).await?.first()
     }
 
-    /// Every call that has not ended, oldest first: what a crash left behind.
+    /// Every call that has not ended, oldest first.
     pub async fn open_calls(&self) -> Result<Vec<CallView>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM calls WHERE state <> 'ended' ORDER BY created_at, id")
-            .fetch_all(&self.readers)
-            .await?;
+        self.calls_still_open(sql("SELECT * FROM calls WHERE state <> 'ended' ORDER BY created_at, id")).await
+    }
+
+    /// Those of them that no process has.
+    pub(super) async fn calls_of_nobody(&self) -> Result<Vec<CallView>, StoreError> {
+        let calls = "SELECT * FROM calls WHERE state <> 'ended' AND node = 0 ORDER BY created_at, id";
+        self.calls_still_open(sql(calls)).await
+    }
+
+    async fn calls_still_open(&self, calls: Statement) -> Result<Vec<CallView>, StoreError> {
+        let rows = self.all(calls).await?;
         // One row that cannot be read must not keep the server from closing the others.
         let read = |row| {
             read_call(row).inspect_err(|error| tracing::error!(%error, "an open call is left as it is"))
@@ -191,19 +197,16 @@ impl Db {
 
     /// One call as it was last saved.
     pub async fn call(&self, id: CallId) -> Result<Option<CallView>, StoreError> {
-        let row = sqlx::query("SELECT * FROM calls WHERE id = $1")
-            .bind(id.hex())
-            .fetch_optional(&self.readers)
-            .await?;
+        let row = self.optional(sql("SELECT * FROM calls WHERE id = $1").bind(id.hex())).await?;
         row.as_ref().map(read_call).transpose()
     }
 
     /// One of the key's calls by Kaphila's form of the id, as it was last saved.
     pub async fn call_of_key(&self, key: i64, kaphila_id: &str) -> Result<Option<CallView>, StoreError> {
-        let row = sqlx::query("SELECT * FROM calls WHERE kaphila_id = $1 AND api_key = $2")
-            .bind(kaphila_id)
-            .bind(key)
-            .fetch_optional(&self.readers)
+        let row = self
+            .optional(
+                sql("SELECT * FROM calls WHERE kaphila_id = $1 AND api_key = $2").bind(kaphila_id).bind(key),
+            )
             .await?;
         row.as_ref().map(read_call).transpose()
     }
@@ -217,37 +220,33 @@ impl Db {
         limit: i64,
         offset: i64,
     ) -> Result<(Vec<LogRow>, i64), StoreError> {
-        let rows = match status {
-            None => sqlx::query(
-                "SELECT kaphila_id, submitted_number, outcome, amd_status, duration_s, created_at FROM calls \
-                 WHERE api_key = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3",
-            ),
-            Some(_) => sqlx::query(
-                "SELECT kaphila_id, submitted_number, outcome, amd_status, duration_s, created_at FROM calls \
-                 WHERE api_key = $1 AND outcome = $4 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3",
-            ),
-        };
-        let rows = rows.bind(key).bind(limit.max(0)).bind(offset.max(0));
-        let rows = if let Some(word) = status { rows.bind(word) } else { rows };
-        let rows = rows.fetch_all(&self.readers).await?;
-        let total = match status {
-            None => sqlx::query("SELECT COUNT(*) FROM calls WHERE api_key = $1").bind(key),
-            Some(word) => sqlx::query("SELECT COUNT(*) FROM calls WHERE api_key = $1 AND outcome = $2")
-                .bind(key)
-                .bind(word),
-        };
-        let total: i64 = total.fetch_one(&self.readers).await?.try_get(0)?;
+        let mut rows = sql(
+            "SELECT kaphila_id, submitted_number, outcome, amd_status, duration_s, created_at FROM calls \
+             WHERE api_key = $1",
+        )
+        .bind(key);
+        let mut total = sql("SELECT COUNT(*) FROM calls WHERE api_key = $1").bind(key);
+        if let Some(word) = status {
+            rows.push(" AND outcome = ").push_bind(word);
+            total.push(" AND outcome = ").push_bind(word);
+        }
+        rows.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(limit.max(0));
+        rows.push(" OFFSET ").push_bind(offset.max(0));
+        let rows = self.all(rows).await?;
+        let total = self.one(total).await?.first()?;
         let list = rows.iter().map(read_log).collect::<Result<_, _>>()?;
         Ok((list, total))
     }
 
     /// The event log of a call: sequence, type and data, oldest first.
     pub async fn events(&self, call: CallId) -> Result<Vec<(u32, String, String)>, StoreError> {
-        let rows = sqlx::query("SELECT sequence, type, data FROM events WHERE call = $1 ORDER BY sequence")
-            .bind(call.hex())
-            .fetch_all(&self.readers)
+        let rows = self
+            .all(
+                sql("SELECT sequence, type, data FROM events WHERE call = $1 ORDER BY sequence")
+                    .bind(call.hex()),
+            )
             .await?;
-        let read = |row: &SqliteRow| {
+        let read = |row: &Row| {
             let sequence = u32::try_from(column::<i64>(row, "sequence")?);
             let sequence = sequence.map_err(|_| StoreError::Unreadable("events.sequence"))?;
             Ok((sequence, column(row, "type")?, column(row, "data")?))
@@ -256,22 +255,16 @@ impl Db {
     }
 }
 
-async fn active_count<'e, E>(executor: E, key: i64) -> Result<i64, StoreError>
-where
-    E: sqlx::Executor<'e, Database = Sqlite>,
-{
-    let row = sqlx::query("SELECT COUNT(*) FROM calls WHERE api_key = $1 AND state <> 'ended'")
-        .bind(key)
-        .fetch_one(executor)
-        .await?;
-    Ok(row.try_get(0)?)
+/// Counts the live calls of a key.
+fn active(key: i64) -> Statement {
+    sql("SELECT COUNT(*) FROM calls WHERE api_key = $1 AND state <> 'ended'").bind(key)
 }
 
 fn state_word(state: CallState) -> &'static str {
     STATES.iter().find(|(known, _)| *known == state).map_or("queued", |(_, word)| word)
 }
 
-fn read_log(row: &SqliteRow) -> Result<LogRow, StoreError> {
+fn read_log(row: &Row) -> Result<LogRow, StoreError> {
     Ok(LogRow {
         kaphila_id: column(row, "kaphila_id")?,
         submitted_number: column(row, "submitted_number")?,
@@ -282,7 +275,7 @@ fn read_log(row: &SqliteRow) -> Result<LogRow, StoreError> {
     })
 }
 
-fn read_call(row: &SqliteRow) -> Result<CallView, StoreError> {
+fn read_call(row: &Row) -> Result<CallView, StoreError> {
     let unreadable = |what: &'static str| move || StoreError::Unreadable(what);
     let moment = |name| column::<Option<i64>>(row, name).map(|at| at.map(Timestamp));
     let state: String = column(row, "state")?;
@@ -293,10 +286,11 @@ fn read_call(row: &SqliteRow) -> Result<CallView, StoreError> {
         order: Arc::new(read_order(row)?),
         state,
         attempts: rows::read_attempts(&column::<String>(row, "attempts")?)?,
+        passed: rows::read_passed(&column::<String>(row, "passed")?)?,
         placed: flag(row, "placed")?,
         amd: read_amd(row)?,
         gather: column::<Option<String>>(row, "gather")?.as_deref().map(rows::read_gather).transpose()?,
-        recording: recording.map(|recording| RecordingView { recording, active }),
+        recording: recording.map(|recording| RecordingView { recording, active, paused: false }),
         dialed_at: moment("dialed_at")?,
         ringing_at: moment("ringing_at")?,
         answered_at: moment("answered_at")?,
@@ -305,7 +299,7 @@ fn read_call(row: &SqliteRow) -> Result<CallView, StoreError> {
     })
 }
 
-fn read_order(row: &SqliteRow) -> Result<CallOrder, StoreError> {
+fn read_order(row: &Row) -> Result<CallOrder, StoreError> {
     let unreadable = |what: &'static str| move || StoreError::Unreadable(what);
     Ok(CallOrder {
         id: CallId::from_hex(&column::<String>(row, "id")?).ok_or_else(unreadable("calls.id"))?,
@@ -323,13 +317,17 @@ fn read_order(row: &SqliteRow) -> Result<CallOrder, StoreError> {
         max_duration_ms: narrow(row, "max_duration_ms")?,
         use_amd: flag(row, "use_amd")?,
         record: flag(row, "record")?,
+        record_channels: u16::try_from(column::<i64>(row, "record_channels")?)
+            .ok()
+            .and_then(media::Channels::from_count)
+            .ok_or_else(unreadable("calls.record_channels"))?,
         voice_name: column(row, "voice_name")?,
         webhook_url: column(row, "webhook_url")?,
         created_at: Timestamp(column(row, "created_at")?),
     })
 }
 
-fn read_amd(row: &SqliteRow) -> Result<Option<Amd>, StoreError> {
+fn read_amd(row: &Row) -> Result<Option<Amd>, StoreError> {
     let Some(status) = column::<Option<String>>(row, "amd_status")? else { return Ok(None) };
     let status = AmdStatus::from_text(&status).ok_or(StoreError::Unreadable("calls.amd_status"))?;
     let cause = column::<Option<String>>(row, "amd_cause")?.unwrap_or_default();
@@ -339,7 +337,7 @@ fn read_amd(row: &SqliteRow) -> Result<Option<Amd>, StoreError> {
     Ok(Some(Amd { status, cause, confidence }))
 }
 
-fn read_end(row: &SqliteRow) -> Result<Option<End>, StoreError> {
+fn read_end(row: &Row) -> Result<Option<End>, StoreError> {
     let Some(at) = column::<Option<i64>>(row, "ended_at")? else { return Ok(None) };
     let reason = column::<Option<String>>(row, "end_reason")?;
     let reason = reason.as_deref().and_then(EndReason::from_text);
@@ -355,6 +353,6 @@ fn read_end(row: &SqliteRow) -> Result<Option<End>, StoreError> {
     }))
 }
 
-fn narrow(row: &SqliteRow, name: &str) -> Result<u32, StoreError> {
+fn narrow(row: &Row, name: &str) -> Result<u32, StoreError> {
     u32::try_from(column::<i64>(row, name)?).map_err(|_| StoreError::Unreadable("calls number"))
 }

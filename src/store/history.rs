@@ -1,9 +1,8 @@
 //! What has become of a key's calls, counted, and the event log of one of them (CONTRACT 1.1, rows 15 and 17). Days
 //! are UTC.
 
-use sqlx::sqlite::SqliteRow;
-
-use super::{Db, StoreError, column};
+use super::sql::{Row, column, sql};
+use super::{Db, StoreError};
 use crate::model::{CallId, Timestamp};
 
 /// Milliseconds of a UTC day.
@@ -60,17 +59,16 @@ impl Db {
         today: Timestamp,
         week: Timestamp,
     ) -> Result<Vec<OutcomeCount>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT outcome, COUNT(*) AS calls, SUM(CASE WHEN created_at >= $2 THEN 1 ELSE 0 END) AS today, \
-             SUM(CASE WHEN created_at >= $3 THEN 1 ELSE 0 END) AS this_week \
+        let rows = self.all(sql(
+            "SELECT outcome, COUNT(*) AS calls, CAST(SUM(CASE WHEN created_at >= $2 THEN 1 ELSE 0 END) AS BIGINT) AS today, \
+             CAST(SUM(CASE WHEN created_at >= $3 THEN 1 ELSE 0 END) AS BIGINT) AS this_week \
              FROM calls WHERE api_key = $1 GROUP BY outcome ORDER BY outcome",
         )
         .bind(key)
         .bind(today.0)
-        .bind(week.0)
-        .fetch_all(&self.readers)
+        .bind(week.0))
         .await?;
-        let read = |row: &SqliteRow| {
+        let read = |row: &Row| {
             Ok(OutcomeCount {
                 outcome: column(row, "outcome")?,
                 calls: column(row, "calls")?,
@@ -83,19 +81,18 @@ impl Db {
 
     /// A key's calls placed since `since` that are over, by day and outcome; the newest day first.
     pub async fn days(&self, key: i64, since: Timestamp) -> Result<Vec<DayCount>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT created_at / $3 AS day, outcome, COUNT(*) AS calls, SUM(duration_s) AS duration_s, \
-             SUM(CASE WHEN amd_status = 'HUMAN' THEN 1 ELSE 0 END) AS humans, \
-             SUM(CASE WHEN amd_status = 'MACHINE' THEN 1 ELSE 0 END) AS machines \
+        let rows = self.all(sql(
+            "SELECT created_at / $3 AS day, outcome, COUNT(*) AS calls, CAST(SUM(duration_s) AS BIGINT) AS duration_s, \
+             CAST(SUM(CASE WHEN amd_status = 'HUMAN' THEN 1 ELSE 0 END) AS BIGINT) AS humans, \
+             CAST(SUM(CASE WHEN amd_status = 'MACHINE' THEN 1 ELSE 0 END) AS BIGINT) AS machines \
              FROM calls WHERE api_key = $1 AND created_at >= $2 AND state = 'ended' \
              GROUP BY created_at / $3, outcome ORDER BY day DESC, outcome",
         )
         .bind(key)
         .bind(since.0)
-        .bind(DAY_MS)
-        .fetch_all(&self.readers)
+        .bind(DAY_MS))
         .await?;
-        let read = |row: &SqliteRow| {
+        let read = |row: &Row| {
             Ok(DayCount {
                 day: column(row, "day")?,
                 outcome: column(row, "outcome")?,
@@ -115,16 +112,16 @@ impl Db {
         after: u32,
         limit: u32,
     ) -> Result<Vec<EventRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT sequence, type, at, data FROM events WHERE call = $1 AND sequence > $2 \
-             ORDER BY sequence LIMIT $3",
-        )
-        .bind(call.hex())
-        .bind(i64::from(after))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
-        let read = |row: &SqliteRow| {
+        let rows = self
+            .all(
+                sql("SELECT sequence, type, at, data FROM events WHERE call = $1 AND sequence > $2 \
+             ORDER BY sequence LIMIT $3")
+                .bind(call.hex())
+                .bind(i64::from(after))
+                .bind(i64::from(limit)),
+            )
+            .await?;
+        let read = |row: &Row| {
             let sequence = u32::try_from(column::<i64>(row, "sequence")?);
             let sequence = sequence.map_err(|_| StoreError::Unreadable("events.sequence"))?;
             let at = Timestamp(column(row, "at")?);

@@ -48,6 +48,13 @@ pub(super) fn event_id() -> Result<String, StoreError> {
     base62("evt_", 24)
 }
 
+/// A new public name: the prefix and `bytes` random bytes in hex.
+pub(super) fn hex_name(prefix: &str, bytes: usize) -> Result<String, StoreError> {
+    let mut random = vec![0_u8; bytes];
+    getrandom::fill(&mut random).map_err(|_| StoreError::Random)?;
+    Ok(format!("{prefix}{}", hex(&random)))
+}
+
 /// What is stored of a key: SHA-256 in hex. A key has 190 random bits, so no slow hash is needed.
 pub(super) fn key_hash(key: &str) -> String {
     hex(&Sha256::digest(key.as_bytes()))

@@ -3,10 +3,8 @@
 //! rows of a lane may go is decided by `heads` and kept in the `head` column, so that finding what is due reads
 //! one small index however much waits behind.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite};
-
-use super::{Db, StoreError, Tx, column, flag, ids};
+use super::sql::{Row, column, flag, sql};
+use super::{Db, StoreError, Tx, ids};
 use crate::model::{CallId, Timestamp};
 
 /// A webhook to be sent.
@@ -53,6 +51,8 @@ pub struct Delivery {
     pub host: String,
     /// Attempts made before.
     pub attempts: u32,
+    /// When the event happened.
+    pub created_at: Timestamp,
     /// The call is over.
     pub call_ended: bool,
 }
@@ -135,14 +135,17 @@ impl Tx {
     /// with 410 it is written down as dropped at once.
     pub async fn enqueue(&mut self, new: &NewDelivery) -> Result<i64, StoreError> {
         let body = std::str::from_utf8(&new.body).map_err(|_| StoreError::Body)?;
-        let gone = sqlx::query("SELECT id FROM deliveries WHERE call = $1 AND url = $2 AND state = 'gone'")
-            .bind(new.call.hex())
-            .bind(&new.url)
-            .fetch_optional(&mut *self.inner)
+        self.lock_calls([new.call]).await?;
+        let gone = self
+            .optional(
+                sql("SELECT id FROM deliveries WHERE call = $1 AND url = $2 AND state = 'gone'")
+                    .bind(new.call.hex())
+                    .bind(&new.url),
+            )
             .await?
             .is_some();
         let id = self.count("deliveries").await?;
-        sqlx::query(
+        self.run(sql(
             "INSERT INTO deliveries (id, event_id, call, api_key, dialect, event, terminal, url, host, body, \
              state, next_at, created_at, settled_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13)",
@@ -159,8 +162,7 @@ impl Tx {
         .bind(body)
         .bind(if gone { "dropped" } else { "waiting" })
         .bind(new.at.0)
-        .bind(gone.then_some(new.at.0))
-        .execute(&mut *self.inner)
+        .bind(gone.then_some(new.at.0)))
         .await?;
         if !gone {
             self.refresh_heads(new.call, &new.url).await?;
@@ -169,15 +171,24 @@ impl Tx {
     }
 
     /// The call is over: a live event that has already failed becomes due at once, so that the worker drops it
-    /// and the rest of the lane moves on.
+    /// and the rest of the lane moves on. Where the receiver takes no more (the lane's head is set aside for it), the
+    /// live events behind are dropped now: nobody wants them when it is back, however long that takes.
     pub async fn expire_live(&mut self, call: CallId, at: Timestamp) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE deliveries SET next_at = $2 WHERE call = $1 AND state = 'waiting' AND terminal = 0 \
-             AND attempts > 0 AND next_at > $2",
+        self.run(
+            sql("UPDATE deliveries SET state = 'dropped', last_result = 'the call ended first', settled_at = $2, \
+             aside = '', claimed_by = 0 WHERE call = $1 AND state = 'waiting' AND terminal = 0 AND url IN \
+             (SELECT d.url FROM deliveries d WHERE d.call = $1 AND d.state = 'waiting' AND d.aside <> '' \
+             AND d.aside NOT LIKE 'host:%')")
+            .bind(call.hex())
+            .bind(at.0),
         )
-        .bind(call.hex())
-        .bind(at.0)
-        .execute(&mut *self.inner)
+        .await?;
+        self.run(
+            sql("UPDATE deliveries SET next_at = $2 WHERE call = $1 AND state = 'waiting' AND terminal = 0 \
+             AND attempts > 0 AND next_at > $2")
+            .bind(call.hex())
+            .bind(at.0),
+        )
         .await?;
         Ok(())
     }
@@ -191,28 +202,27 @@ impl Tx {
             Settlement::Dropped => ("dropped", None),
             Settlement::Gone => ("gone", None),
         };
-        sqlx::query(
-            "UPDATE deliveries SET state = $2, attempts = $3, last_status = $4, last_result = $5, \
-             next_at = COALESCE($6, next_at), settled_at = $7 WHERE id = $1 AND state = 'waiting'",
+        self.lock_calls([settled.call]).await?;
+        self.run(
+            sql("UPDATE deliveries SET state = $2, attempts = $3, last_status = $4, last_result = $5, \
+             next_at = COALESCE($6, next_at), settled_at = $7, claimed_by = 0 WHERE id = $1 AND state = 'waiting'")
+            .bind(settled.id)
+            .bind(state)
+            .bind(i64::from(settled.attempts))
+            .bind(settled.status.map(i64::from))
+            .bind(&settled.result)
+            .bind(next_at.map(|next| next.0))
+            .bind(next_at.is_none().then_some(at.0)),
         )
-        .bind(settled.id)
-        .bind(state)
-        .bind(i64::from(settled.attempts))
-        .bind(settled.status.map(i64::from))
-        .bind(&settled.result)
-        .bind(next_at.map(|next| next.0))
-        .bind(next_at.is_none().then_some(at.0))
-        .execute(&mut *self.inner)
         .await?;
         if settled.settlement == Settlement::Gone {
-            sqlx::query(
+            self.run(sql(
                 "UPDATE deliveries SET state = 'dropped', settled_at = $3, last_result = 'receiver is gone' \
                  WHERE call = $1 AND url = $2 AND state = 'waiting'",
             )
             .bind(settled.call.hex())
             .bind(&settled.url)
-            .bind(at.0)
-            .execute(&mut *self.inner)
+            .bind(at.0))
             .await?;
             return Ok(());
         }
@@ -221,19 +231,20 @@ impl Tx {
 
     /// Whether a call is over, as this transaction sees it.
     pub async fn call_ended(&mut self, call: CallId) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT id FROM calls WHERE id = $1 AND state = 'ended'")
-            .bind(call.hex())
-            .fetch_optional(&mut *self.inner)
+        let row = self
+            .optional(sql("SELECT id FROM calls WHERE id = $1 AND state = 'ended'").bind(call.hex()))
             .await?;
         Ok(row.is_some())
     }
 
     /// How many bodies a call has sent (or promised) to a URL: the next one's sequence number less one.
     pub async fn bodies(&mut self, call: CallId, url: &str) -> Result<u32, StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS bodies FROM deliveries WHERE call = $1 AND url = $2")
-            .bind(call.hex())
-            .bind(url)
-            .fetch_one(&mut *self.inner)
+        let row = self
+            .one(
+                sql("SELECT COUNT(*) AS bodies FROM deliveries WHERE call = $1 AND url = $2")
+                    .bind(call.hex())
+                    .bind(url),
+            )
             .await?;
         u32::try_from(column::<i64>(&row, "bodies")?).map_err(|_| StoreError::Unreadable("deliveries"))
     }
@@ -243,10 +254,7 @@ impl Tx {
         let needs_live = oldest.is_some_and(|row| row.terminal && row.attempts > 0);
         let live = if needs_live { self.oldest(call, url, true).await? } else { None };
         for id in heads(oldest, live).into_iter().flatten() {
-            sqlx::query("UPDATE deliveries SET head = 1 WHERE id = $1 AND head = 0")
-                .bind(id)
-                .execute(&mut *self.inner)
-                .await?;
+            self.run(sql("UPDATE deliveries SET head = 1 WHERE id = $1 AND head = 0").bind(id)).await?;
         }
         Ok(())
     }
@@ -257,15 +265,15 @@ impl Tx {
         url: &str,
         live_only: bool,
     ) -> Result<Option<Waiting>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, terminal, attempts FROM deliveries \
-             WHERE call = $1 AND url = $2 AND state = 'waiting' AND terminal <= $3 ORDER BY id LIMIT 1",
-        )
-        .bind(call.hex())
-        .bind(url)
-        .bind(i64::from(!live_only))
-        .fetch_optional(&mut *self.inner)
-        .await?;
+        let row = self
+            .optional(
+                sql("SELECT id, terminal, attempts FROM deliveries \
+             WHERE call = $1 AND url = $2 AND state = 'waiting' AND terminal <= $3 ORDER BY id LIMIT 1")
+                .bind(call.hex())
+                .bind(url)
+                .bind(i64::from(!live_only)),
+            )
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let (terminal, attempts) = (flag(&row, "terminal")?, column(&row, "attempts")?);
         Ok(Some(Waiting { id: column(&row, "id")?, terminal, attempts }))
@@ -273,60 +281,73 @@ impl Tx {
 }
 
 impl Db {
-    /// At most `limit` rows that head their lanes and are due, those due longest first, none to `full_hosts`.
-    /// A row stays in this list until it is settled, so the worker must remember what it is sending.
-    pub async fn claim(
-        &self,
-        now: Timestamp,
-        limit: usize,
-        full_hosts: &[String],
-    ) -> Result<Vec<Delivery>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT d.id, d.event_id, d.call, d.api_key, d.dialect, d.event, d.terminal, d.url, d.host, \
-             d.attempts, c.state FROM deliveries d JOIN calls c ON c.id = d.call \
-             WHERE d.state = 'waiting' AND d.head = 1 AND d.next_at <= ",
-        );
-        query.push_bind(now.0);
-        if !full_hosts.is_empty() {
-            query.push(" AND d.host NOT IN (");
-            let mut hosts = query.separated(", ");
-            for host in full_hosts {
-                hosts.push_bind(host);
-            }
-            query.push(")");
+    /// At most `limit` rows that head their lanes, are due and not set aside, those due longest first. A row stays in
+    /// this list until it is settled, so the worker must remember what it is sending. Where several processes send,
+    /// a row is in the list of one of them; if that one dies the others are given it.
+    pub async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        if self.is_shared() {
+            self.claim_from_others(now, limit).await?;
         }
-        query.push(" ORDER BY d.next_at, d.id LIMIT ");
-        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = query.build().fetch_all(&self.readers).await?;
+        let mut query = sql(
+            "SELECT d.id, d.event_id, d.call, d.api_key, d.dialect, d.event, d.terminal, d.url, d.host, \
+             d.attempts, d.created_at, c.state FROM deliveries d JOIN calls c ON c.id = d.call \
+             WHERE d.state = 'waiting' AND d.head = 1 AND d.aside = '' AND d.next_at <= $1",
+        )
+        .bind(now.0);
+        if self.is_shared() {
+            query.push(" AND d.claimed_by = ").push_bind(self.node());
+        }
+        query.push(" ORDER BY d.next_at, d.id LIMIT ").push_bind(limit);
+        let rows = self.all(query).await?;
         rows.iter().map(read_delivery).collect()
+    }
+
+    /// Puts this node's name on rows that are due and nobody's, so that it has at most `limit` of them. Rows that
+    /// another process is putting its name on are passed over.
+    async fn claim_from_others(&self, now: Timestamp, limit: i64) -> Result<(), StoreError> {
+        let mine = sql("SELECT COUNT(*) FROM deliveries WHERE claimed_by = $1 AND claimed_by <> 0 \
+             AND state = 'waiting' AND aside = '' AND next_at <= $2")
+        .bind(self.node())
+        .bind(now.0);
+        let room = limit.saturating_sub(self.one(mine).await?.first()?);
+        if room <= 0 {
+            return Ok(());
+        }
+        // An array, because what stands behind IN may be looked up again for each row, and takes others each time.
+        let mut free =
+            sql("UPDATE deliveries SET claimed_by = $1 WHERE id = ANY (ARRAY(SELECT id FROM deliveries \
+             WHERE state = 'waiting' AND head = 1 AND aside = '' AND claimed_by = 0 AND next_at <= $2")
+            .bind(self.node())
+            .bind(now.0);
+        free.push(" ORDER BY next_at, id LIMIT ").push_bind(room).push(" FOR UPDATE SKIP LOCKED))");
+        let mut tx = self.begin().await?;
+        tx.run(free).await?;
+        tx.commit().await
     }
 
     /// The earliest moment after `now` at which a row becomes due.
     pub async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let row = sqlx::query(
-            "SELECT MIN(next_at) AS next FROM deliveries WHERE state = 'waiting' AND head = 1 AND next_at > $1",
-        )
-        .bind(now.0)
-        .fetch_one(&self.readers)
-        .await?;
+        let row = self
+            .one(
+                sql("SELECT MIN(next_at) AS next FROM deliveries \
+             WHERE state = 'waiting' AND head = 1 AND aside = '' AND next_at > $1")
+                .bind(now.0),
+            )
+            .await?;
         Ok(column::<Option<i64>>(&row, "next")?.map(Timestamp))
     }
 
     /// The body of a row.
     pub async fn delivery_body(&self, id: i64) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT body FROM deliveries WHERE id = $1")
-            .bind(id)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row = self.optional(sql("SELECT body FROM deliveries WHERE id = $1").bind(id)).await?;
         row.map(|row| column(&row, "body")).transpose()
     }
 
     /// Everything that was to be sent for a call, oldest first.
     pub async fn deliveries(&self, call: CallId) -> Result<Vec<DeliveryLog>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM deliveries WHERE call = $1 ORDER BY id")
-            .bind(call.hex())
-            .fetch_all(&self.readers)
-            .await?;
+        let rows =
+            self.all(sql("SELECT * FROM deliveries WHERE call = $1 ORDER BY id").bind(call.hex())).await?;
         rows.iter().map(read_log).collect()
     }
 }
@@ -337,7 +358,8 @@ fn host_of(url: &str) -> String {
     parsed.as_ref().and_then(url::Url::host_str).unwrap_or(url).to_ascii_lowercase()
 }
 
-fn read_delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
+/// Reads a row that has been joined with its call.
+pub(super) fn read_delivery(row: &Row) -> Result<Delivery, StoreError> {
     Ok(Delivery {
         id: column(row, "id")?,
         event_id: column(row, "event_id")?,
@@ -350,11 +372,12 @@ fn read_delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
         url: column(row, "url")?,
         host: column(row, "host")?,
         attempts: attempts(row)?,
+        created_at: Timestamp(column(row, "created_at")?),
         call_ended: column::<String>(row, "state")? == "ended",
     })
 }
 
-fn read_log(row: &SqliteRow) -> Result<DeliveryLog, StoreError> {
+fn read_log(row: &Row) -> Result<DeliveryLog, StoreError> {
     let status = column::<Option<i64>>(row, "last_status")?;
     Ok(DeliveryLog {
         id: column(row, "id")?,
@@ -369,7 +392,7 @@ fn read_log(row: &SqliteRow) -> Result<DeliveryLog, StoreError> {
     })
 }
 
-fn attempts(row: &SqliteRow) -> Result<u32, StoreError> {
+fn attempts(row: &Row) -> Result<u32, StoreError> {
     u32::try_from(column::<i64>(row, "attempts")?).map_err(|_| StoreError::Unreadable("deliveries.attempts"))
 }
 

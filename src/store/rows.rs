@@ -2,14 +2,15 @@
 //! Only the store reads these back; what customers see is written by the dialects.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::StoreError;
 use crate::model::Secret;
-use crate::model::call::{AttemptView, GatherView, TrunkPlan};
-use crate::model::event::{CallEvent, DigitSource, RecordingSize};
+use crate::model::call::{AttemptView, GatherView, Hop, PassedView, TrunkPlan};
+use crate::model::event::{CallEvent, DigitSource};
 
 /// A trunk of a call's plan, without its credentials: a call that is read back is never dialled again.
 #[derive(Serialize, Deserialize)]
@@ -17,7 +18,8 @@ struct TrunkRow {
     endpoint: String,
     host: String,
     port: Option<u16>,
-    address: SocketAddr,
+    /// The first that was tried.
+    address: Option<SocketAddr>,
     dial_prefix: String,
     codecs: Vec<String>,
     no_response_timeout_ms: u32,
@@ -29,6 +31,14 @@ struct AttemptRow {
     code: Option<u16>,
     reason: String,
     elapsed_ms: u32,
+    #[serde(default)]
+    retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PassedRow {
+    trunk: String,
+    reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,7 +57,7 @@ pub(super) fn write_trunks(trunks: &[TrunkPlan]) -> String {
                 endpoint: trunk.endpoint.clone(),
                 host: trunk.host.clone(),
                 port: trunk.port,
-                address: trunk.address,
+                address: trunk.hops.first().map(|hop| hop.address),
                 dial_prefix: trunk.dial_prefix.clone(),
                 codecs: trunk.codecs.clone(),
                 no_response_timeout_ms: trunk.no_response_timeout_ms,
@@ -57,7 +67,7 @@ pub(super) fn write_trunks(trunks: &[TrunkPlan]) -> String {
     Value::Array(rows).to_string()
 }
 
-/// Reads [`write_trunks`] back; user, password and caller id are empty.
+/// Reads [`write_trunks`] back; user, password, caller id and profile are empty.
 pub(super) fn read_trunks(text: &str) -> Result<Vec<TrunkPlan>, StoreError> {
     let rows: Vec<TrunkRow> =
         serde_json::from_str(text).map_err(|_| StoreError::Unreadable("calls.trunks"))?;
@@ -65,13 +75,14 @@ pub(super) fn read_trunks(text: &str) -> Result<Vec<TrunkPlan>, StoreError> {
         endpoint: row.endpoint,
         host: row.host,
         port: row.port,
-        address: row.address,
+        hops: row.address.map(Hop::udp).into_iter().collect(),
         username: String::new(),
         password: Secret::default(),
         dial_prefix: row.dial_prefix,
         codecs: row.codecs,
         caller_id: None,
         no_response_timeout_ms: row.no_response_timeout_ms,
+        profile: Arc::default(),
     };
     Ok(rows.into_iter().map(plan).collect())
 }
@@ -80,7 +91,8 @@ pub(super) fn read_trunks(text: &str) -> Result<Vec<TrunkPlan>, StoreError> {
 pub(super) fn write_attempts(attempts: &[AttemptView]) -> String {
     let row = |a: &AttemptView| {
         let (trunk, reason) = (a.trunk.clone(), a.reason.clone());
-        json!(AttemptRow { trunk, code: a.code, reason, elapsed_ms: a.elapsed_ms })
+        let (code, elapsed_ms, retry_after_s) = (a.code, a.elapsed_ms, a.retry_after_s);
+        json!(AttemptRow { trunk, code, reason, elapsed_ms, retry_after_s })
     };
     Value::Array(attempts.iter().map(row).collect()).to_string()
 }
@@ -94,8 +106,22 @@ pub(super) fn read_attempts(text: &str) -> Result<Vec<AttemptView>, StoreError> 
         code: row.code,
         reason: row.reason,
         elapsed_ms: row.elapsed_ms,
+        retry_after_s: row.retry_after_s,
     };
     Ok(rows.into_iter().map(view).collect())
+}
+
+/// The `passed` column.
+pub(super) fn write_passed(passed: &[PassedView]) -> String {
+    let row = |p: &PassedView| json!(PassedRow { trunk: p.trunk.clone(), reason: p.reason.clone() });
+    Value::Array(passed.iter().map(row).collect()).to_string()
+}
+
+/// Reads [`write_passed`] back.
+pub(super) fn read_passed(text: &str) -> Result<Vec<PassedView>, StoreError> {
+    let rows: Vec<PassedRow> =
+        serde_json::from_str(text).map_err(|_| StoreError::Unreadable("calls.passed"))?;
+    Ok(rows.into_iter().map(|row| PassedView { trunk: row.trunk, reason: row.reason }).collect())
 }
 
 /// The `gather` column.
@@ -115,17 +141,24 @@ pub fn event_data(event: &CallEvent) -> String {
     let value = match event {
         CallEvent::Queued | CallEvent::Proceeding | CallEvent::Ringing | CallEvent::Answered => json!({}),
         CallEvent::Dialing { trunk, attempt } => json!({ "trunk": trunk, "attempt": attempt }),
-        CallEvent::AttemptFailed { trunk, code, reason, elapsed_ms } => {
-            json!({ "trunk": trunk, "code": code, "reason": reason, "elapsed_ms": elapsed_ms })
-        }
+        CallEvent::AttemptFailed { trunk, code, reason, elapsed_ms, retry_after_s, fault: _ } => json!({
+            "trunk": trunk, "code": code, "reason": reason, "elapsed_ms": elapsed_ms,
+            "retry_after_s": retry_after_s,
+        }),
+        CallEvent::PassedOver { trunk, reason } => json!({ "trunk": trunk, "reason": reason }),
         CallEvent::Screened(amd) => {
             json!({ "status": amd.status.as_str(), "cause": amd.cause, "confidence": amd.confidence })
         }
-        CallEvent::RecordingStarted { recording } | CallEvent::RecordingStopped { recording } => {
-            json!({ "recording": recording })
-        }
-        CallEvent::RecordingCompleted { recording, size } => sized(recording, None, size),
-        CallEvent::RecordingFailed { recording, reason, size } => sized(recording, Some(reason), size),
+        CallEvent::RecordingStarted { recording }
+        | CallEvent::RecordingStopped { recording }
+        | CallEvent::RecordingPaused { recording }
+        | CallEvent::RecordingResumed { recording } => json!({ "recording": recording }),
+        CallEvent::RecordingCompleted { recording, size, sha256 } => json!({
+            "recording": recording, "bytes": size.bytes, "duration_ms": size.duration_ms, "sha256": sha256.hex(),
+        }),
+        CallEvent::RecordingFailed { recording, reason, size } => json!({
+            "recording": recording, "bytes": size.bytes, "duration_ms": size.duration_ms, "reason": reason,
+        }),
         CallEvent::Digit { digit, source } => json!({ "digit": digit, "source": source_word(*source) }),
         CallEvent::GatherStarted { expected, timeout_ms } => {
             json!({ "expected": expected, "timeout_ms": timeout_ms })
@@ -143,11 +176,6 @@ pub fn event_data(event: &CallEvent) -> String {
         }
     };
     value.to_string()
-}
-
-fn sized(recording: &str, reason: Option<&String>, size: &RecordingSize) -> Value {
-    let (bytes, duration_ms) = (size.bytes, size.duration_ms);
-    json!({ "recording": recording, "reason": reason, "bytes": bytes, "duration_ms": duration_ms })
 }
 
 fn source_word(source: DigitSource) -> &'static str {
@@ -169,21 +197,27 @@ mod tests {
             endpoint: "a-endpoint".into(),
             host: "carrier.example".into(),
             port: Some(5070),
-            address: "127.0.0.1:5070".parse().unwrap(),
+            hops: vec![Hop::udp("127.0.0.1:5070".parse().unwrap())],
             username: "user".into(),
             password: Secret("very secret".into()),
             dial_prefix: "00".into(),
             codecs: vec!["PCMU".into()],
             caller_id: None,
             no_response_timeout_ms: 2000,
+            profile: Arc::default(),
         };
         let text = write_trunks(std::slice::from_ref(&trunk));
         assert!(!text.contains("secret"), "{text}");
         let back = read_trunks(&text).unwrap();
         assert_eq!(back, [TrunkPlan { username: String::new(), password: Secret::default(), ..trunk }]);
 
-        let attempt =
-            AttemptView { trunk: "a".into(), code: Some(503), reason: "\"quoted\"".into(), elapsed_ms: 7 };
+        let attempt = AttemptView {
+            trunk: "a".into(),
+            code: Some(503),
+            reason: "\"quoted\"".into(),
+            elapsed_ms: 7,
+            retry_after_s: Some(5),
+        };
         assert_eq!(read_attempts(&write_attempts(std::slice::from_ref(&attempt))).unwrap(), [attempt]);
         let gather = GatherView { expected: 4, timeout_ms: 10_000, digits: "1#".into() };
         assert_eq!(read_gather(&write_gather(&gather)).unwrap(), gather);

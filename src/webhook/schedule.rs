@@ -1,5 +1,5 @@
 //! What is sent next and when: the worker's decisions as functions of their arguments. No clock, no chance, no
-//! database; each rule of CONTRACT 0.6 stands here once.
+//! database; each rule of CONTRACT 0.6 stands here once. Which receivers are dead is `circuit`'s to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +17,41 @@ const JITTER: f64 = 0.1;
 /// Whether a row that is due is still worth sending: a live event that failed before its call ended is not.
 pub fn outlived(delivery: &Delivery) -> bool {
     !delivery.terminal && delivery.attempts > 0 && delivery.call_ended
+}
+
+/// An event that was never tried waits at least this long for a dead receiver, before `webhooks.time_scale`: the
+/// probes of these minutes stand for its one attempt.
+const UNTRIED: Duration = Duration::from_secs(300);
+
+/// Longest schedule that is added up.
+const FAILURES_MAX: u32 = 32;
+
+/// How long a row waits for a receiver whose circuit is open. Its attempts are not made meanwhile and are not counted,
+/// so time stands for them: it is given up when the whole of its schedule, delays and time-outs, would have been over
+/// since the event. An event that was never tried waits no less than five minutes.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Multiplies every delay of the dialect's table.
+    pub time_scale: f64,
+}
+
+impl Patience {
+    /// What becomes of a row that cannot go, if it has waited long enough.
+    pub fn over(&self, delivery: &Delivery, format: &dyn Format, now: Timestamp) -> Option<Settlement> {
+        let mut most = format.timeout();
+        for failures in 1..=FAILURES_MAX {
+            let Some(delay) = format.retry_after(&delivery.event, failures, &Outcome::Unreachable) else {
+                break;
+            };
+            most = most.saturating_add(scaled(delay, self.time_scale)).saturating_add(format.timeout());
+        }
+        if delivery.attempts == 0 {
+            most = most.max(scaled(UNTRIED, self.time_scale));
+        }
+        let most = i64::try_from(most.as_millis()).unwrap_or(i64::MAX);
+        let given_up = if delivery.terminal { Settlement::Failed } else { Settlement::Dropped };
+        (now > delivery.created_at.plus_ms(most)).then_some(given_up)
+    }
 }
 
 /// What follows from an attempt.
@@ -123,17 +158,27 @@ impl UnderWay {
         self.most + 2 * self.rows.len()
     }
 
-    /// Hosts to which nothing more may go now.
-    pub fn full_hosts(&self) -> Vec<String> {
-        let full = self.hosts.iter().filter(|(_, count)| **count >= self.most_per_host);
-        full.map(|(host, _)| host.clone()).collect()
+    /// How many more attempts may go to a host now.
+    pub fn free_to(&self, host: &str) -> usize {
+        let to_host = self.hosts.get(host).copied().unwrap_or(0);
+        self.most_per_host.saturating_sub(to_host)
+    }
+
+    /// Whether half of what may go to a host is under way: the other half is kept for first deliveries.
+    pub fn is_busy(&self, host: &str) -> bool {
+        self.is_full() || 2 * self.free_to(host) < self.most_per_host
+    }
+
+    /// Hosts of which [`UnderWay::is_busy`] is true.
+    pub fn busy_hosts(&self) -> Vec<String> {
+        self.hosts.keys().filter(|host| self.is_busy(host)).cloned().collect()
     }
 
     /// Takes a row in, unless it or another of its lane is under way or a cap is reached.
     pub fn begin(&mut self, delivery: &Delivery) -> bool {
         let lane = (delivery.call, delivery.url.clone());
         let to_host = self.hosts.get(&delivery.host).copied().unwrap_or(0);
-        let free = !self.is_full() && to_host < self.most_per_host;
+        let free = !self.is_full() && self.free_to(&delivery.host) > 0;
         if !free || self.rows.contains_key(&delivery.id) || self.lanes.contains(&lane) {
             return false;
         }

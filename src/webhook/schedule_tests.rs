@@ -51,6 +51,7 @@ fn delivery(id: i64, event: &str, attempts: u32) -> Delivery {
         url: "https://a.example/".into(),
         host: "a.example".into(),
         attempts,
+        created_at: NOW,
         call_ended: false,
     }
 }
@@ -168,15 +169,34 @@ fn a_lane_and_a_host_are_never_overrun() {
     assert!(!under_way.begin(&row(2, 1, "slow")), "the same lane");
     assert!(under_way.begin(&row(3, 2, "slow")));
     assert!(!under_way.begin(&row(4, 3, "slow")), "the host is full");
-    assert_eq!(under_way.full_hosts(), ["slow"]);
+    assert_eq!((under_way.free_to("slow"), under_way.free_to("quick")), (0, 2));
+    assert_eq!(under_way.busy_hosts(), ["slow"]);
     assert!(under_way.begin(&row(5, 3, "quick")), "another host is not held up");
     assert!(under_way.begin(&row(6, 4, "third")));
     assert!(under_way.is_full() && !under_way.begin(&row(7, 5, "fourth")));
     under_way.end(1);
     under_way.end(1);
-    assert!(under_way.full_hosts().is_empty() && under_way.begin(&row(2, 1, "slow")));
+    assert!(under_way.busy_hosts().is_empty() && under_way.begin(&row(2, 1, "slow")));
     for id in [2, 3, 5, 6] {
         under_way.end(id);
     }
     assert!(under_way.is_empty());
+}
+
+#[test]
+fn a_row_waits_for_a_dead_receiver_as_long_as_its_schedule_would_have_lasted() {
+    for (event, attempts, time_scale, ms, given_up) in [
+        // 30 s, 5 min, 30 min, 2 h and five time-outs of 5 s.
+        ("call.ended", 0, 1.0, 9_355_000, Settlement::Failed),
+        ("call.ended", 3, 1.0, 9_355_000, Settlement::Failed),
+        // 1 s, 3 s, 10 s and four time-outs.
+        ("dtmf.received", 1, 1.0, 34_000, Settlement::Dropped),
+        ("dtmf.received", 0, 1.0, 300_000, Settlement::Dropped),
+        ("dtmf.received", 0, 0.01, 20_140, Settlement::Dropped),
+    ] {
+        let row = delivery(1, event, attempts);
+        let over = |ms| Patience { time_scale }.over(&row, &Tables, NOW.plus_ms(ms));
+        assert_eq!(over(ms), None, "{event} {attempts}");
+        assert_eq!(over(ms + 1), Some(given_up), "{event} {attempts}");
+    }
 }

@@ -21,6 +21,17 @@ pub fn signatures(secrets: &[Secret], id: &str, timestamp_s: i64, body: &[u8]) -
 
 /// One `v1,<base64>`.
 fn signature(secret: &Secret, id: &str, timestamp_s: i64, body: &[u8]) -> Option<String> {
+    let mac = mac(secret, id, timestamp_s, body)?;
+    Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+}
+
+/// Whether a code is the right one, in constant time.
+pub(super) fn equal(mac: Hmac<Sha256>, code: &[u8]) -> bool {
+    mac.verify_slice(code).is_ok()
+}
+
+/// The authentication code of one delivery, before it is read out. `None` if the secret cannot be read.
+pub(super) fn mac(secret: &Secret, id: &str, timestamp_s: i64, body: &[u8]) -> Option<Hmac<Sha256>> {
     let key = STANDARD.decode(secret.0.strip_prefix(SECRET_PREFIX)?).ok()?;
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
     mac.update(id.as_bytes());
@@ -28,7 +39,7 @@ fn signature(secret: &Secret, id: &str, timestamp_s: i64, body: &[u8]) -> Option
     mac.update(timestamp_s.to_string().as_bytes());
     mac.update(b".");
     mac.update(body);
-    Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+    Some(mac)
 }
 
 #[cfg(test)]

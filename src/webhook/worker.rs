@@ -1,48 +1,58 @@
-//! The worker: the thin shell that claims due rows, sends them and writes down what `schedule` decides. One task
-//! claims and settles, one short task for each attempt talks to the receiver. What is under way is known in memory
-//! alone: after a crash those rows are simply due again, under the same `webhook-id`.
+//! The worker: the thin shell that claims due rows, sends them and writes down what `schedule` and `circuit` decide.
+//! One task claims and settles, one short task for each attempt talks to the receiver. What is under way is known in
+//! memory alone: after a crash those rows are simply due again, under the same `webhook-id`.
+//!
+//! A due row that cannot go, because its host has all the attempts it may have or its receiver's circuit is open, is
+//! set aside in a queue of that name, and let back as there is room. So what is claimed is always what can go: one
+//! slow or dead receiver fills no claim, however much waits for it. Redeliveries come after first deliveries and leave
+//! half of each host's share to them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::guard::{self, Resolver, UrlRefused};
-use super::schedule::{After, UnderWay, outlived};
-use super::{Format, Outcome, sign};
+use super::attempt::{Attempt, Made, client};
+use super::circuit::{self, Circuits, Gate};
+use super::schedule::{After, Patience, UnderWay, outlived};
+use super::{Format, Outcome, purge};
 use crate::clock;
 use crate::config::Webhooks;
 use crate::model::Timestamp;
 use crate::model::cidr::NotCidr;
+use crate::store::deliveries::AttemptRow;
 use crate::store::outbox::{Delivery, Settled, Settlement};
 use crate::store::{Db, StoreError};
-
-/// Bytes of a receiver's answer that are read (and thrown away) so that its connection can be used again.
-const ANSWER_MAX: usize = 64 * 1024;
-
-/// Time for reading them: a receiver that drips must not hold its lane.
-const ANSWER_TIME: Duration = Duration::from_millis(500);
-
-/// Time for name, TCP and TLS. Shorter than any dialect's total, so that a receiver that never accepts counts as
-/// unreachable and not as slow.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
-
-/// Idle connections are closed before common servers close theirs (5 s), because an event that runs into a closing
-/// connection may or may not have been processed.
-const IDLE_TIME: Duration = Duration::from_secs(3);
 
 /// The pause after the database failed.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest sleep: a guard against a lost wake-up, not a rhythm.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The longest sleep: a guard against a lost wake-up, and how soon a redelivery is seen that the command line orders.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long [`WorkerHandle::stop`] waits for attempts under way.
 const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// Redeliveries are looked for no more often than this while some wait, and so many at once.
+const AGAIN_LOOK: Duration = Duration::from_millis(250);
+const AGAIN_PAGE: usize = 64;
+
+/// A redelivery that was taken and not settled is due again after this time: whoever took it is gone.
+const AGAIN_LEASE: Duration = Duration::from_secs(60);
+
+/// Rows that wait for a dead receiver and are looked through for those that have waited too long, at each probe.
+const ASIDE_PAGE: usize = 1000;
+
+/// Everything that was set aside is let back as often, in case whoever set it aside is gone.
+const SWEEP: Duration = Duration::from_secs(300);
+
+/// Why rows were given up without an attempt.
+const CALL_ENDED: &str = "the call ended first";
+const NOT_REACHED: &str = "the receiver could not be reached";
 
 /// Why the worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,37 +79,65 @@ pub enum WorkerError {
 pub struct WorkerHandle {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    purge: JoinHandle<()>,
 }
 
 impl WorkerHandle {
     /// Begins no more attempts, waits a few seconds for those under way and returns. What is left waits in the
     /// outbox for the next start.
     pub async fn stop(self) {
+        self.purge.abort();
         // An error means that the task is gone already.
         let _ = self.stop.send(());
         let _ = self.task.await;
     }
 }
 
+/// One delivery on its way. `made`: it is a redelivery, tried so often since it was asked for.
+#[derive(Clone)]
+struct Job {
+    delivery: Delivery,
+    made: Option<u32>,
+}
+
 /// An attempt that is over. Without an outcome it was never made, because the database could not be read.
 struct Finished {
-    delivery: Delivery,
-    outcome: Option<Outcome>,
+    job: Job,
+    made: Option<Made>,
+}
+
+/// What becomes of a due row.
+enum Fate {
+    Go,
+    /// Into the queue of that name.
+    Aside(String),
+    GivenUp(Settlement, &'static str),
+}
+
+/// What is to be written down of one look at what is due.
+#[derive(Default)]
+struct Moves {
+    aside: BTreeMap<String, Vec<i64>>,
+    given_up: Vec<Settled>,
 }
 
 /// Sends what the outbox holds.
 pub struct Worker {
-    db: Db,
     formats: Vec<&'static dyn Format>,
-    config: Webhooks,
-    client: reqwest::Client,
+    attempt: Attempt,
     under_way: UnderWay,
+    circuits: Circuits,
+    /// Queues that hold rows, each with its host.
+    aside: BTreeMap<String, String>,
     finished: Vec<Finished>,
+    /// Redeliveries are looked for next.
+    again_at: Timestamp,
+    sweep_at: Timestamp,
     chance: ChaCha8Rng,
 }
 
 impl Worker {
-    /// Starts the worker. `wake` is told when rows were enqueued.
+    /// Starts the worker, and the removal of what is old. `wake` is told when rows were enqueued.
     pub fn start(
         db: Db,
         formats: Vec<&'static dyn Format>,
@@ -111,27 +149,31 @@ impl Worker {
         }
         let mut seed = [0_u8; 32];
         getrandom::fill(&mut seed).map_err(|_| WorkerError::Random)?;
+        let purge = purge::run(db.clone(), config.keep_days);
         let worker = Self {
-            db,
             formats,
-            config: config.clone(),
-            client: client(config)?,
+            attempt: Attempt { db, client: client(config)?, config: config.clone() },
             under_way: UnderWay::new(config.max_concurrent, config.max_concurrent_per_host),
+            circuits: Circuits::new(config.time_scale),
+            aside: BTreeMap::new(),
             finished: Vec::new(),
+            again_at: Timestamp(0),
+            sweep_at: Timestamp(0),
             chance: ChaCha8Rng::from_seed(seed),
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(worker.run(wake, stopped));
-        Ok(WorkerHandle { stop, task })
+        Ok(WorkerHandle { stop, task, purge: tokio::spawn(purge) })
     }
 
     async fn run(mut self, wake: Arc<Notify>, mut stopped: oneshot::Receiver<()>) {
-        let (done, mut results) = mpsc::channel(self.config.max_concurrent.max(1));
+        let most = self.attempt.config.max_concurrent.max(1);
+        let (done, mut results) = mpsc::channel(most);
         loop {
             let sleep = self.turn(&done).await;
             tokio::select! {
                 _ = &mut stopped => break,
-                _ = results.recv_many(&mut self.finished, self.config.max_concurrent.max(1)) => {}
+                _ = results.recv_many(&mut self.finished, most) => {}
                 () = wake.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
@@ -143,7 +185,7 @@ impl Worker {
                 if self.under_way.is_empty() {
                     break;
                 }
-                if results.recv_many(&mut self.finished, self.config.max_concurrent.max(1)).await == 0 {
+                if results.recv_many(&mut self.finished, most).await == 0 {
                     break;
                 }
             }
@@ -155,10 +197,10 @@ impl Worker {
 
     /// Writes down what is over, begins what may begin, and says how long nothing more is due.
     async fn turn(&mut self, done: &mpsc::Sender<Finished>) -> Duration {
-        let unread = self.finished.iter().any(|finished| finished.outcome.is_none());
+        let unread = self.finished.iter().any(|finished| finished.made.is_none());
         let result = match self.settle().await {
             Ok(()) if unread => return DATABASE_PAUSE,
-            Ok(()) => self.fill(done).await,
+            Ok(()) => self.go_on(done).await,
             Err(error) => Err(error),
         };
         match result {
@@ -170,194 +212,277 @@ impl Worker {
         }
     }
 
+    async fn go_on(&mut self, done: &mpsc::Sender<Finished>) -> Result<Duration, StoreError> {
+        self.let_back().await?;
+        let seen = self.fill(done).await?;
+        self.fill_again(done, seen).await?;
+        // After the moment of the last look, not after this one: what fell due in between was not seen.
+        let next = [self.attempt.db.next_due(seen).await?, self.circuits.next(seen), Some(self.again_at)];
+        let next = next.into_iter().flatten().min();
+        Ok(next.map_or(LONGEST_SLEEP, |next| sleep_until(seen, next)))
+    }
+
     /// One transaction for all attempts that are over. On an error nothing is forgotten.
     async fn settle(&mut self) -> Result<(), StoreError> {
         if self.finished.is_empty() {
             return Ok(());
         }
         let now = clock::now().wall;
-        let mut tx = self.db.begin().await?;
-        for Finished { delivery, outcome } in &self.finished {
-            let Some(outcome) = outcome else { continue };
-            let call_ended = tx.call_ended(delivery.call).await?;
-            let chance = f64::from(self.chance.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0;
-            let time_scale = self.config.time_scale;
-            let after = After { delivery, outcome, call_ended, now, time_scale, chance };
-            let settlement = match format_of(&self.formats, &delivery.dialect) {
-                Some(format) => after.settlement(format),
-                None => Settlement::Failed,
+        let mut tx = self.attempt.db.begin().await?;
+        tx.lock_calls(self.finished.iter().map(|finished| finished.job.delivery.call)).await?;
+        for Finished { job, made } in &self.finished {
+            let Some(made) = made else { continue };
+            let settlement = {
+                let call_ended = job.made.is_none() && tx.call_ended(job.delivery.call).await?;
+                let chance = f64::from(self.chance.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0;
+                let time_scale = self.attempt.config.time_scale;
+                // A redelivery has the schedule before it that a first delivery has.
+                let delivery =
+                    Delivery { attempts: job.made.unwrap_or(job.delivery.attempts), ..job.delivery.clone() };
+                let outcome = &made.outcome;
+                let after = After { delivery: &delivery, outcome, call_ended, now, time_scale, chance };
+                let format = format_of(&self.formats, &delivery.dialect);
+                format.map_or(Settlement::Failed, |format| after.settlement(format))
             };
-            tx.settle(&settled(delivery, settlement, outcome), now).await?;
+            let settled = settled(&job.delivery, settlement, &made.outcome);
+            match job.made {
+                None => tx.settle(&settled, now).await?,
+                Some(before) => tx.settle_redelivery(&settled, before + 1, now).await?,
+            }
+            let took_ms = u32::try_from(made.took.as_millis()).unwrap_or(u32::MAX);
+            let Settled { attempts: number, status, result, .. } = settled;
+            tx.log_attempt(job.delivery.id, &AttemptRow { number, at: made.at, took_ms, status, result })
+                .await?;
         }
         tx.commit().await?;
-        for finished in self.finished.drain(..) {
-            self.under_way.end(finished.delivery.id);
+        for Finished { job, made } in self.finished.drain(..) {
+            self.under_way.end(job.delivery.id);
+            let outcome = made.as_ref().map(|made| &made.outcome);
+            let receiver = circuit::receiver(&job.delivery);
+            if self.circuits.over(&receiver, outcome, now) {
+                tracing::info!(host = %job.delivery.host, "a webhook receiver answers again");
+            }
         }
         Ok(())
     }
 
-    /// Begins attempts until nothing more is due or a cap is reached.
-    async fn fill(&mut self, done: &mpsc::Sender<Finished>) -> Result<Duration, StoreError> {
+    /// Lets rows back that were set aside, as many as there is room for, and one for each probe that is due. Those
+    /// that have waited too long for a dead receiver are given up.
+    async fn let_back(&mut self) -> Result<(), StoreError> {
+        let now = clock::now().wall;
+        if now >= self.sweep_at {
+            let mut tx = self.attempt.db.begin().await?;
+            tx.let_all_back().await?;
+            tx.commit().await?;
+            self.sweep_at = later(now, SWEEP);
+            self.aside.clear();
+        }
+        let probes = self.circuits.to_probe(now);
+        let shut = |queue: &str| matches!(self.circuits.gate(queue, now), Gate::Shut(_));
+        let room = self.aside.iter().filter(|(queue, _)| !shut(queue) && !probes.contains(queue));
+        let room: Vec<(String, usize)> = room
+            .map(|(queue, host)| (queue.clone(), self.under_way.free_to(host)))
+            .filter(|(_, free)| *free > 0)
+            .collect();
+        if probes.is_empty() && room.is_empty() {
+            return Ok(());
+        }
+        let mut moves = Moves::default();
+        for receiver in &probes {
+            for delivery in self.attempt.db.aside(receiver, ASIDE_PAGE).await? {
+                if let Some((settlement, why)) = self.gives_up(&delivery, now) {
+                    moves.given_up.push(untried(&delivery, settlement, why));
+                }
+            }
+        }
+        let mut tx = self.attempt.db.begin().await?;
+        tx.lock_calls(moves.given_up.iter().map(|settled| settled.call)).await?;
+        for settled in &moves.given_up {
+            tx.settle(settled, now).await?;
+        }
+        let mut empty = BTreeSet::new();
+        let one_each = probes.iter().map(|receiver| (receiver.clone(), 1));
+        for (queue, limit) in one_each.chain(room) {
+            if tx.let_back(&queue, limit).await? < limit {
+                empty.insert(queue);
+            }
+        }
+        tx.commit().await?;
+        for queue in empty {
+            self.aside.remove(&queue);
+            if probes.contains(&queue) {
+                self.circuits.forget(&queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins first deliveries until nothing more is due or a cap is reached; says when it last looked.
+    async fn fill(&mut self, done: &mpsc::Sender<Finished>) -> Result<Timestamp, StoreError> {
         let mut now = clock::now().wall;
         while !self.under_way.is_full() {
             now = clock::now().wall;
-            let full_hosts = self.under_way.full_hosts();
-            let due = self.db.claim(now, self.under_way.page(), &full_hosts).await?;
-            let (old, due): (Vec<_>, Vec<_>) = due.into_iter().partition(outlived);
-            let moved_on = self.drop_outlived(&old, now).await?;
-            let begun = due.into_iter().filter(|delivery| self.begin(delivery, done)).count();
-            if begun == 0 && !moved_on {
+            let due = self.attempt.db.claim(now, self.under_way.page()).await?;
+            let mut moves = Moves::default();
+            let mut begun = 0;
+            for delivery in due {
+                if self.under_way.contains(delivery.id) {
+                    continue;
+                }
+                match self.fate(&delivery, now) {
+                    Fate::Go => begun += usize::from(self.begin(Job { delivery, made: None }, done)),
+                    Fate::GivenUp(settlement, why) => {
+                        moves.given_up.push(untried(&delivery, settlement, why));
+                    }
+                    Fate::Aside(queue) => {
+                        self.aside.insert(queue.clone(), delivery.host);
+                        moves.aside.entry(queue).or_default().push(delivery.id);
+                    }
+                }
+            }
+            if !self.apply(&moves, now).await? && begun == 0 {
                 break;
             }
         }
-        // After the moment of the last look, not after this one: what fell due in between was not seen.
-        let next = self.db.next_due(now).await?;
-        Ok(next.map_or(LONGEST_SLEEP, |next| sleep_until(now, next)))
+        Ok(now)
     }
 
-    /// Live events that failed before their call ended make room for the rest of their lane.
-    async fn drop_outlived(&self, old: &[Delivery], now: Timestamp) -> Result<bool, StoreError> {
-        let idle: Vec<_> = old.iter().filter(|delivery| !self.under_way.contains(delivery.id)).collect();
-        if idle.is_empty() {
+    /// Begins redeliveries in the room that first deliveries leave.
+    async fn fill_again(&mut self, done: &mpsc::Sender<Finished>, now: Timestamp) -> Result<(), StoreError> {
+        if now < self.again_at {
+            return Ok(());
+        }
+        let busy = self.under_way.busy_hosts();
+        let due = self.attempt.db.due_redeliveries(now, AGAIN_PAGE, &busy).await?;
+        self.again_at = later(now, if due.is_empty() { LONGEST_SLEEP } else { AGAIN_LOOK });
+        let mut off = Vec::new();
+        let mut jobs = Vec::new();
+        for (delivery, made) in due {
+            if self.under_way.is_busy(&delivery.host) {
+                continue;
+            }
+            match self.circuits.gate(&circuit::receiver(&delivery), now) {
+                Gate::Open if self.admit(&delivery) => jobs.push(Job { delivery, made: Some(made) }),
+                Gate::Open => {}
+                Gate::Shut(until) => off.push((delivery, made, until.unwrap_or(later(now, AGAIN_LOOK)))),
+            }
+        }
+        if off.is_empty() && jobs.is_empty() {
+            return Ok(());
+        }
+        let taken = self.take(&jobs, &off, now).await;
+        for job in jobs {
+            if taken.as_ref().is_ok_and(|taken| taken.contains(&job.delivery.id)) {
+                self.send(job, done);
+            } else {
+                self.under_way.end(job.delivery.id);
+                self.circuits.over(&circuit::receiver(&job.delivery), None, now);
+            }
+        }
+        taken.map(drop)
+    }
+
+    /// Takes redeliveries for this process, puts those off whose receiver is dead, and gives up what has waited too long
+    /// for it. Says which are taken.
+    async fn take(
+        &self,
+        jobs: &[Job],
+        off: &[(Delivery, u32, Timestamp)],
+        now: Timestamp,
+    ) -> Result<BTreeSet<i64>, StoreError> {
+        let mut taken = BTreeSet::new();
+        let mut tx = self.attempt.db.begin().await?;
+        for Job { delivery, .. } in jobs {
+            if tx.take_redelivery(delivery.id, now, later(now, AGAIN_LEASE)).await? {
+                taken.insert(delivery.id);
+            }
+        }
+        for (delivery, made, until) in off {
+            match self.patience_over(delivery, now) {
+                Some(settlement) => {
+                    let settled = untried(delivery, settlement, NOT_REACHED);
+                    tx.settle_redelivery(&settled, *made, now).await?;
+                }
+                None => drop(tx.take_redelivery(delivery.id, now, *until).await?),
+            }
+        }
+        tx.commit().await?;
+        Ok(taken)
+    }
+
+    fn fate(&self, delivery: &Delivery, now: Timestamp) -> Fate {
+        if outlived(delivery) {
+            return Fate::GivenUp(Settlement::Dropped, CALL_ENDED);
+        }
+        let receiver = circuit::receiver(delivery);
+        if matches!(self.circuits.gate(&receiver, now), Gate::Shut(_)) {
+            return match self.gives_up(delivery, now) {
+                Some((settlement, why)) => Fate::GivenUp(settlement, why),
+                None => Fate::Aside(receiver),
+            };
+        }
+        if self.under_way.free_to(&delivery.host) == 0 {
+            return Fate::Aside(format!("host:{}", delivery.host));
+        }
+        Fate::Go
+    }
+
+    /// Whether a row whose receiver is dead is not worth waiting with.
+    fn gives_up(&self, delivery: &Delivery, now: Timestamp) -> Option<(Settlement, &'static str)> {
+        if !delivery.terminal && delivery.call_ended {
+            return Some((Settlement::Dropped, CALL_ENDED));
+        }
+        self.patience_over(delivery, now).map(|settlement| (settlement, NOT_REACHED))
+    }
+
+    fn patience_over(&self, delivery: &Delivery, now: Timestamp) -> Option<Settlement> {
+        let patience = Patience { time_scale: self.attempt.config.time_scale };
+        patience.over(delivery, format_of(&self.formats, &delivery.dialect)?, now)
+    }
+
+    /// Writes down rows that were set aside or given up; whether there were any.
+    async fn apply(&self, moves: &Moves, now: Timestamp) -> Result<bool, StoreError> {
+        if moves.aside.is_empty() && moves.given_up.is_empty() {
             return Ok(false);
         }
-        let mut tx = self.db.begin().await?;
-        for delivery in &idle {
-            let mut settled = settled(delivery, Settlement::Dropped, &Outcome::Unreachable);
-            settled.attempts = delivery.attempts;
-            settled.result = "the call ended first".to_owned();
-            tx.settle(&settled, now).await?;
+        let mut tx = self.attempt.db.begin().await?;
+        tx.lock_calls(moves.given_up.iter().map(|settled| settled.call)).await?;
+        for settled in &moves.given_up {
+            tx.settle(settled, now).await?;
+        }
+        for (queue, ids) in &moves.aside {
+            tx.set_aside(ids, queue).await?;
         }
         tx.commit().await?;
         Ok(true)
     }
 
-    fn begin(&mut self, delivery: &Delivery, done: &mpsc::Sender<Finished>) -> bool {
-        if !self.under_way.begin(delivery) {
-            return false;
+    fn begin(&mut self, job: Job, done: &mpsc::Sender<Finished>) -> bool {
+        let admitted = self.admit(&job.delivery);
+        if admitted {
+            self.send(job, done);
         }
-        let format = format_of(&self.formats, &delivery.dialect);
-        let attempt =
-            Attempt { db: self.db.clone(), client: self.client.clone(), config: self.config.clone() };
-        let (delivery, done) = (delivery.clone(), done.clone());
+        admitted
+    }
+
+    /// Takes a row in among those under way, if it may go.
+    fn admit(&mut self, delivery: &Delivery) -> bool {
+        let admitted = self.under_way.begin(delivery);
+        if admitted {
+            self.circuits.begun(&circuit::receiver(delivery));
+        }
+        admitted
+    }
+
+    fn send(&self, job: Job, done: &mpsc::Sender<Finished>) {
+        let format = format_of(&self.formats, &job.delivery.dialect);
+        let (attempt, done) = (self.attempt.clone(), done.clone());
         tokio::spawn(async move {
-            let outcome = attempt.make(&delivery, format).await;
+            let made = attempt.make(&job.delivery, format).await;
             // The worker has stopped: the row is due again at the next start.
-            let _ = done.send(Finished { delivery, outcome }).await;
+            let _ = done.send(Finished { job, made }).await;
         });
-        true
     }
-}
-
-/// The one HTTP client: no redirects, no proxies, no retries of its own, names only through the guard.
-fn client(config: &Webhooks) -> Result<reqwest::Client, WorkerError> {
-    let server = match config.resolver.trim() {
-        "" => None,
-        text => {
-            let wrong = || WorkerError::ResolverAddress(text.to_owned());
-            let address = text.parse().or_else(|_| text.parse().map(|ip: std::net::IpAddr| (ip, 53).into()));
-            Some(address.map_err(|_| wrong())?)
-        }
-    };
-    let resolver = Resolver::new(server, guard::allowed(config)?);
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .http1_only()
-        .connect_timeout(CONNECT_TIME)
-        .pool_idle_timeout(IDLE_TIME)
-        .pool_max_idle_per_host(config.max_concurrent_per_host)
-        .dns_resolver(resolver)
-        .build()?;
-    Ok(client)
-}
-
-/// What one attempt needs.
-struct Attempt {
-    db: Db,
-    client: reqwest::Client,
-    config: Webhooks,
-}
-
-impl Attempt {
-    /// `None`: the database could not be read, nothing was sent.
-    async fn make(&self, delivery: &Delivery, format: Option<&'static dyn Format>) -> Option<Outcome> {
-        let Some(format) = format else { return Some(Outcome::Refused) };
-        let now = clock::now().wall;
-        let body = self.db.delivery_body(delivery.id).await.ok()??;
-        let secrets = self.db.webhook_secrets(delivery.key, now).await.ok()?;
-        let url = match guard::check_url(&delivery.url, &self.config) {
-            Ok(url) => url,
-            Err(refused) => {
-                note(delivery, &refused);
-                return Some(Outcome::Refused);
-            }
-        };
-        let mut request = self
-            .client
-            .post(url)
-            .header(CONTENT_TYPE, "application/json")
-            .header(USER_AGENT, format.user_agent())
-            .header("webhook-id", &delivery.event_id)
-            .header("webhook-timestamp", now.seconds())
-            .header("x-webhook-attempt", delivery.attempts + 1);
-        if let Some(signed) = sign::signatures(&secrets, &delivery.event_id, now.seconds(), body.as_bytes()) {
-            request = request.header("webhook-signature", signed);
-        }
-        let sent = tokio::time::timeout(format.timeout(), request.body(body).send()).await;
-        let outcome = match sent {
-            Err(_) => Outcome::TimedOut,
-            Ok(Err(error)) => outcome_of(&error),
-            Ok(Ok(response)) => {
-                let status = response.status().as_u16();
-                let retry_after = retry_after(response.headers(), now);
-                // An answer that is not read to its end costs the connection and nothing else.
-                let _ = tokio::time::timeout(ANSWER_TIME, read_away(response)).await;
-                Outcome::Answered { status, retry_after }
-            }
-        };
-        tracing::debug!(event = %delivery.event_id, host = %delivery.host, result = outcome.describe(), "webhook");
-        Some(outcome)
-    }
-}
-
-fn note(delivery: &Delivery, refused: &UrlRefused) {
-    tracing::warn!(event = %delivery.event_id, host = %delivery.host, %refused, "webhook not sent");
-}
-
-async fn read_away(mut response: reqwest::Response) {
-    let mut left = ANSWER_MAX;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        match left.checked_sub(chunk.len()) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
-}
-
-fn outcome_of(error: &reqwest::Error) -> Outcome {
-    if guard::is_forbidden(error) {
-        Outcome::Refused
-    } else if error.is_connect() {
-        Outcome::Unreachable
-    } else if error.is_timeout() {
-        Outcome::TimedOut
-    } else {
-        Outcome::Broken
-    }
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    let ms = date.timestamp().as_millisecond().saturating_sub(now.0);
-    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
 fn format_of(formats: &[&'static dyn Format], dialect: &str) -> Option<&'static dyn Format> {
@@ -376,42 +501,24 @@ fn settled(delivery: &Delivery, settlement: Settlement, outcome: &Outcome) -> Se
     }
 }
 
+/// A row that is given up without an attempt.
+fn untried(delivery: &Delivery, settlement: Settlement, why: &str) -> Settled {
+    Settled {
+        id: delivery.id,
+        call: delivery.call,
+        url: delivery.url.clone(),
+        attempts: delivery.attempts,
+        settlement,
+        status: None,
+        result: why.to_owned(),
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.plus_ms(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
+}
+
 fn sleep_until(now: Timestamp, next: Timestamp) -> Duration {
     let ms = u64::try_from(next.0.saturating_sub(now.0)).unwrap_or(0);
     Duration::from_millis(ms).min(LONGEST_SLEEP)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(text: &'static str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, text.parse().unwrap());
-        headers
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let now = Timestamp(784_111_777_000);
-        assert_eq!(retry_after(&headers("120"), now), Some(Duration::from_secs(120)));
-        assert_eq!(
-            retry_after(&headers("Sun, 06 Nov 1994 08:50:37 GMT"), now),
-            Some(Duration::from_secs(60))
-        );
-        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:00:00 GMT"), now), Some(Duration::ZERO));
-        for text in ["", "-5", "soon", "99999999999999999999"] {
-            assert_eq!(retry_after(&headers(text), now), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn settings_that_cannot_work_are_named() {
-        let with = |resolver: &str| Webhooks { resolver: resolver.into(), ..Webhooks::default() };
-        assert!(client(&with("127.0.0.1")).is_ok());
-        assert!(client(&with("[::1]:5353")).is_ok());
-        assert!(matches!(client(&with("dns.example")), Err(WorkerError::ResolverAddress(_))));
-        let cidrs = Webhooks { allow_cidrs: vec!["10/8".into()], ..Webhooks::default() };
-        assert!(matches!(client(&cidrs), Err(WorkerError::Cidr(_))));
-    }
 }

@@ -36,9 +36,14 @@ static WORLD: OnceCell<World> = OnceCell::const_new();
 
 /// Runs one test on the runtime that all tests share (the shared far ends and the HTTP client live on it).
 pub(crate) fn go<T>(test: impl Future<Output = T>) -> T {
+    go_within(LONGEST_TEST, test)
+}
+
+/// The same for a test that is given more time.
+pub(crate) fn go_within<T>(longest: Duration, test: impl Future<Output = T>) -> T {
     let tail = SharedTail;
     let result = RUNTIME.block_on(async {
-        tokio::time::timeout(LONGEST_TEST, test).await.expect("the test ends within its time")
+        tokio::time::timeout(longest, test).await.expect("the test ends within its time")
     });
     drop(tail);
     result
@@ -251,6 +256,11 @@ fn show_tail(name: &str, log: &Path) {
     eprintln!("---- {name}: end of {}\n{}----", log.display(), tail(log));
 }
 
+/// The server's database is a file in its folder, or one of a PostgreSQL where `TEST_DATABASE` is `postgres`.
+#[path = "../store/postgres.rs"]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod postgres;
+
 /// A trunkline server with a database and folders of its own.
 pub(crate) struct Server {
     pub(crate) process: Process,
@@ -259,7 +269,10 @@ pub(crate) struct Server {
     pub(crate) sip: SocketAddr,
     pub(crate) rtp: (u16, u16),
     _rtp_lock: TcpListener,
+    /// Lives as long as the server.
+    _database: Option<postgres::Database>,
     settings: Vec<(String, String)>,
+    wrapper: Vec<String>,
 }
 
 impl Server {
@@ -269,16 +282,29 @@ impl Server {
     }
 
     async fn start_in(home: PathBuf, settings: &[(&str, &str)], shared: bool) -> Self {
+        Self::start_wrapped(home, settings, shared, Vec::new()).await
+    }
+
+    /// `wrapper` is a command line that the server's is put behind.
+    async fn start_wrapped(
+        home: PathBuf,
+        settings: &[(&str, &str)],
+        shared: bool,
+        wrapper: Vec<String>,
+    ) -> Self {
         let (rtp_lock, rtp) = rtp_ports();
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let sip = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let wanted = std::env::var("TEST_DATABASE").is_ok_and(|database| database == "postgres");
+        let database = wanted.then(postgres::Database::new);
+        let sqlite = || format!("sqlite://{}/trunkline.db", home.display());
         let own = [
             ("HTTP__LISTEN", http.to_string()),
             ("SIP__UDP", sip.to_string()),
             ("RTP__BIND", "127.0.0.1".into()),
             ("RTP__PORT_MIN", rtp.0.to_string()),
             ("RTP__PORT_MAX", rtp.1.to_string()),
-            ("DATABASE__URL", format!("sqlite://{}/trunkline.db", home.display())),
+            ("DATABASE__URL", database.as_ref().map_or_else(sqlite, postgres::Database::url)),
             ("PATHS__SOUNDS", format!("{}/sounds", home.display())),
             ("PATHS__RECORDINGS", format!("{}/recordings", home.display())),
             ("WEBHOOKS__ALLOW_HTTP", "true".into()),
@@ -289,10 +315,31 @@ impl Server {
         let settings = own.into_iter().chain(asked).map(|(name, value)| (format!("TRUNKLINE_{name}"), value));
         let settings: Vec<_> = settings.collect();
         std::fs::create_dir_all(home.join("sounds")).expect("the target folder can be written");
-        let process = launch(&home, &settings, shared);
-        let mut server = Self { process, home, http, sip, rtp, _rtp_lock: rtp_lock, settings };
+        let process = launch(&home, &settings, shared, &wrapper);
+        let _rtp_lock = rtp_lock;
+        let mut server =
+            Self { wrapper, process, home, http, sip, rtp, _rtp_lock, _database: database, settings };
         server.wait_up().await;
         server
+    }
+
+    /// Starts one for this test alone whose recordings lie on a disk of their own, of so many bytes. Only the server
+    /// and [`Server::recordings`] see that disk, and it goes when the server does.
+    pub(crate) async fn start_on_disk_of(name: &str, bytes: u64, settings: &[(&str, &str)]) -> Self {
+        let home = home(name);
+        let folder = home.join("recordings");
+        std::fs::create_dir_all(&folder).expect("the target folder can be written");
+        let script = format!("mount -t tmpfs -o size={bytes} tmpfs '{}' && exec \"$@\"", folder.display());
+        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+        let apart = if root { "-m" } else { "-rm" };
+        let wrapper = ["unshare", apart, "sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+        Self::start_wrapped(home, settings, false, wrapper).await
+    }
+
+    /// The folder of its recordings, as the server itself sees it.
+    pub(crate) fn recordings(&self) -> PathBuf {
+        let own = self.home.strip_prefix("/").unwrap_or(&self.home);
+        Path::new("/proc").join(self.process.child.id().to_string()).join("root").join(own).join("recordings")
     }
 
     async fn wait_up(&mut self) {
@@ -311,7 +358,7 @@ impl Server {
 
     /// Starts again on the same database, folders and ports.
     pub(crate) async fn start_again(&mut self) {
-        self.process = launch(&self.home, &self.settings, false);
+        self.process = launch(&self.home, &self.settings, false, &self.wrapper);
         self.wait_up().await;
     }
 
@@ -361,9 +408,10 @@ impl Server {
     }
 }
 
-fn launch(home: &Path, settings: &[(String, String)], shared: bool) -> Process {
-    let mut command = Command::new(TRUNKLINE);
-    command.arg("serve").current_dir(home).envs(settings.iter().cloned());
+fn launch(home: &Path, settings: &[(String, String)], shared: bool, wrapper: &[String]) -> Process {
+    let mut words = wrapper.iter().map(String::as_str).chain([TRUNKLINE, "serve"]);
+    let mut command = Command::new(words.next().expect("there is a program"));
+    command.args(words).current_dir(home).envs(settings.iter().cloned());
     let log = home.join("server.log");
     if shared {
         Process::start_shared("server", &command, log)

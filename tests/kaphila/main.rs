@@ -20,6 +20,7 @@ mod gather;
 mod history;
 mod hostile;
 mod idempotency;
+mod keeping;
 mod logs;
 mod messages;
 mod money;

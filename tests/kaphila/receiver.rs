@@ -77,7 +77,8 @@ impl Receiver {
 
     /// Starts one at an address.
     pub(crate) async fn on(addr: SocketAddr, rule: Rule) -> Self {
-        let listener = TcpListener::bind(addr).await.expect("a free port");
+        // One that was dropped a moment ago may still hold the port.
+        let listener = until(5.0, "the port is free", async || TcpListener::bind(addr).await.ok()).await;
         let addr = listener.local_addr().expect("a bound socket has an address");
         let shared = Shared { seen: Arc::default(), rule };
         let seen = shared.seen.clone();

@@ -153,5 +153,5 @@ impl Ears {
 }
 
 fn recorded(recording: RecordingId) -> Heard {
-    Heard::RecordingEnded { recording, bytes: 44, duration_ms: 0, degraded_ms: 0 }
+    Heard::RecordingEnded { recording, bytes: 44, duration_ms: 0, degraded_ms: 0, sha256: [7; 32] }
 }

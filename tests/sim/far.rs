@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use media::sdp::{self, Direction, Local, OfferConfig};
 use rand_chacha::ChaCha8Rng;
-use sip::{Endpoint, Inbound, Peer, SessionEvent, SessionId, Transmit, Transport};
+use sip::{Endpoint, Inbound, Peer, SessionEvent, SessionId, Transmit};
 
 use crate::net::{below, chance};
 
@@ -55,7 +55,7 @@ impl Far {
 
     pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         if !self.dead {
-            self.endpoint.handle_datagram(now, Peer { transport: Transport::Udp, addr: from }, bytes);
+            self.endpoint.handle_datagram(now, Peer::udp(from), bytes);
         }
     }
 
@@ -142,6 +142,7 @@ impl Far {
             | SessionEvent::Confirmed { .. }
             | SessionEvent::OfferAnswered { .. }
             | SessionEvent::OfferRefused { .. }
+            | SessionEvent::Transfer(_)
             | SessionEvent::Info { .. } => {}
         }
     }

@@ -86,11 +86,14 @@ fn assert_pairs(events: &[&Stamped], told: &str) {
             CallEvent::Queued
             | CallEvent::Dialing { .. }
             | CallEvent::AttemptFailed { .. }
+            | CallEvent::PassedOver { .. }
             | CallEvent::Proceeding
             | CallEvent::Ringing
             | CallEvent::Answered
             | CallEvent::Screened(_)
             | CallEvent::RecordingStopped { .. }
+            | CallEvent::RecordingPaused { .. }
+            | CallEvent::RecordingResumed { .. }
             | CallEvent::Digit { .. }
             | CallEvent::GatherProgress { .. }
             | CallEvent::Played { .. }

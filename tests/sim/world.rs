@@ -49,7 +49,9 @@ impl World {
         rng.fill_bytes(&mut engine_seed);
         let settings = Settings {
             sip_address: ENGINE.ip(),
+            sip_address_other: None,
             media_address: ENGINE.ip(),
+            media_address_other: None,
             rtp_bind: ENGINE.ip(),
             rtp_ports: (10_000, 60_000),
             leg: media::LegSettings::default(),
@@ -103,6 +105,7 @@ impl World {
             max_duration_ms: MAX_DURATION_MS,
             use_amd: chance(&mut self.rng, 50),
             record: chance(&mut self.rng, 80),
+            record_channels: media::Channels::Mono,
             voice_name: "en-US-Neural2-A".into(),
             webhook_url: Some("https://example.com/hook".into()),
             created_at: self.now.wall,
@@ -148,6 +151,7 @@ impl World {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Event(event) => self.events.push(event),
+                Output::Trunk(..) => {}
                 Output::Media(command) => self.ears.command(&mut self.rng, self.now.mono, command),
                 Output::Transmit(transmit) => {
                     let packet =
@@ -208,7 +212,7 @@ impl World {
 
     fn deliver(&mut self, packet: &Packet) {
         if packet.to == ENGINE {
-            let peer = sip::Peer { transport: sip::Transport::Udp, addr: packet.from };
+            let peer = sip::Peer::udp(packet.from);
             self.engine.handle(self.now, Input::Datagram(peer, &packet.bytes));
         } else if let Some(far) = self.fars.iter_mut().find(|far| far.address == packet.to) {
             far.receive(self.now.mono, packet.from, &packet.bytes);
@@ -234,12 +238,13 @@ fn trunk(far: &Far) -> TrunkPlan {
         endpoint: format!("{}-endpoint", far.address.ip()),
         host: far.address.ip().to_string(),
         port: None,
-        address: far.address,
+        hops: vec![trunkline::model::call::Hop::udp(far.address)],
         username: String::new(),
         password: Secret::default(),
         dial_prefix: "00".into(),
         codecs: vec!["PCMU".into(), "PCMA".into()],
         caller_id: None,
         no_response_timeout_ms: 2000,
+        profile: Arc::default(),
     }
 }

@@ -89,7 +89,7 @@ async fn unknown_trunks_are_named_and_nothing_is_made() {
         other => panic!("{other:?}"),
     }
     assert!(db.keys().await.unwrap().is_empty());
-    assert_eq!(key(&db, None).await.id, 1);
+    assert_eq!(key(&db, None).await.key_id, db.keys().await.unwrap()[0].key_id);
 }
 
 #[tokio::test]
@@ -115,8 +115,8 @@ async fn a_key_sees_its_trunks_in_its_order() {
     let changed = NewTrunk { proxy: "sip:127.0.0.2".into(), ..trunk("b") };
     assert_eq!(db.upsert_trunk(&changed).await.unwrap().id, 2);
     assert_eq!(db.trunks().await.unwrap()[1].proxy, "sip:127.0.0.2");
-    assert!(db.remove_trunk("c").await.unwrap());
-    assert!(!db.remove_trunk("c").await.unwrap());
+    assert!(db.remove_trunk("c", T0).await.unwrap());
+    assert!(!db.remove_trunk("c", T0).await.unwrap());
     assert_eq!((names(mine).await, names(all).await), ("a".into(), "a,b".into()));
     assert_eq!(db.trunk_names(all).await.unwrap(), TrunkChoice::All);
     assert_eq!(db.trunk_names(mine).await.unwrap(), TrunkChoice::Names(vec!["a".into()]));
@@ -129,12 +129,12 @@ async fn a_balance_never_falls_below_what_is_held() {
     let db = scratch.db().await;
     let key = key(&db, Some(3)).await;
     assert!(crate::place(&db, &crate::order(key.id, 1, None)).await);
-    assert_eq!(db.add_credit(&key.key_id, 7).await.unwrap(), 10);
-    assert!(matches!(db.add_credit(&key.key_id, -10).await, Err(StoreError::BelowHeld(_))));
-    assert_eq!(db.add_credit(&key.key_id, -9).await.unwrap(), 1);
+    assert_eq!(db.add_credit(&key.key_id, 7, T0).await.unwrap(), 10);
+    assert!(matches!(db.add_credit(&key.key_id, -10, T0).await, Err(StoreError::BelowHeld(_))));
+    assert_eq!(db.add_credit(&key.key_id, -9, T0).await.unwrap(), 1);
     let free = crate::key(&db, None).await;
-    assert!(matches!(db.add_credit(&free.key_id, 1).await, Err(StoreError::UnlimitedCredits(_))));
-    assert!(matches!(db.add_credit("key_0", 1).await, Err(StoreError::UnknownKey(_))));
+    assert!(matches!(db.add_credit(&free.key_id, 1, T0).await, Err(StoreError::UnlimitedCredits(_))));
+    assert!(matches!(db.add_credit("key_0", 1, T0).await, Err(StoreError::UnknownKey(_))));
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn numbers_are_never_given_twice() {
 
 #[tokio::test]
 async fn only_files_are_opened() {
-    for url in ["sqlite::memory:", "postgres://localhost/x", "trunkline.db", "sqlite://x?mode=memory"] {
+    for url in ["sqlite::memory:", "mysql://localhost/x", "trunkline.db", "sqlite://x?mode=memory"] {
         assert!(matches!(trunkline::store::Db::open(url).await, Err(StoreError::Url(_))), "{url}");
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use trunkline::model::call::{Amd, AmdStatus, CallOrder, CallState, CallView, EndReason};
-use trunkline::model::event::{CallEvent, RecordingSize};
+use trunkline::model::event::{CallEvent, Checksum, Fault, RecordingSize};
 use trunkline::model::{CallId, Secret};
 use trunkline::store::Db;
 use trunkline::store::calls::outcome;
-use trunkline::store::recordings::RecordingState;
+use trunkline::store::recordings::{RecordingEnd, RecordingState};
 
 use crate::{Scratch, T0, at, dialing, ended, key, order, place};
 
@@ -50,7 +50,10 @@ async fn a_view_is_read_back_as_it_was_saved() {
             code: 503,
             reason: "Busy here".into(),
             elapsed_ms: 9,
+            retry_after_s: Some(5),
+            fault: Fault::Trunk,
         },
+        CallEvent::PassedOver { trunk: "b-endpoint".into(), reason: "its calls are all in use".into() },
         dialing(),
         CallEvent::Ringing,
         CallEvent::Answered,
@@ -67,11 +70,10 @@ async fn a_view_is_read_back_as_it_was_saved() {
         let open = if view.state == CallState::Ended { vec![] } else { vec![view] };
         assert_eq!(db.open_calls().await.unwrap(), open, "after {upto}");
     }
-    let file = std::fs::read(scratch.path().join("test.db")).unwrap();
-    let log = std::fs::read(scratch.path().join("test.db-wal")).unwrap();
-    for bytes in [file, log] {
-        assert!(!bytes.windows(11).any(|window| window == b"very secret"), "a trunk's password was written");
-    }
+    let bytes = scratch.bytes();
+    let holds = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    assert!(holds(b"a-endpoint"), "this is not the database");
+    assert!(!holds(b"very secret"), "a trunk's password was written");
 }
 
 #[tokio::test]
@@ -145,15 +147,18 @@ async fn recordings_belong_to_their_key() {
     let mut tx = db.begin().await.unwrap();
     for (name, ms) in [("call-1-a", 1), ("call-1-b", 2)] {
         let moment = T0.plus_ms(ms);
-        tx.upsert_recording(&order, name, RecordingState::Active, None, moment).await.unwrap();
+        tx.upsert_recording(&order, name, RecordingState::Active, &RecordingEnd::default(), moment)
+            .await
+            .unwrap();
     }
-    tx.upsert_recording(&order, "call-1-a", RecordingState::Done, Some(&size), T0.plus_ms(99)).await.unwrap();
+    let end = RecordingEnd { size: Some(&size), sha256: Some(Checksum([7; 32])), reason: None };
+    tx.upsert_recording(&order, "call-1-a", RecordingState::Done, &end, T0.plus_ms(99)).await.unwrap();
     tx.commit().await.unwrap();
 
     let list = db.recordings(mine, 10, 0).await.unwrap();
     assert_eq!(list.iter().map(|row| row.recording.as_str()).collect::<Vec<_>>(), ["call-1-b", "call-1-a"]);
     assert_eq!((list[1].bytes, list[1].duration_ms, list[1].state), (16_044, 1000, RecordingState::Done));
-    assert_eq!(list[1].created_at, T0.plus_ms(1));
+    assert_eq!((list[1].created_at, list[1].sha256), (T0.plus_ms(1), Some(Checksum([7; 32]))));
     assert_eq!(db.recordings(mine, 1, 1).await.unwrap(), list[1..]);
     assert_eq!(db.recording_of_call(mine, "1771322520.1").await.unwrap().as_ref(), Some(&list[0]));
     assert_eq!(db.recording_by_filename(mine, "call-1-a.wav").await.unwrap().as_ref(), Some(&list[1]));

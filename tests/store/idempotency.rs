@@ -2,11 +2,12 @@
 
 use trunkline::control::idempotency::{Begun, Claim, Idempotency, KEPT_MS};
 use trunkline::control::{Failure, Refusal};
+use trunkline::journal::recover;
 use trunkline::model::Timestamp;
 use trunkline::store::Db;
 use trunkline::store::idempotency::{KeptAnswer, RequestName};
 
-use crate::{Scratch, T0, key};
+use crate::{Scratch, T0, eventually, formats, key};
 
 fn request(key: i64, name: &str) -> RequestName {
     RequestName { key, path: "/makecall".into(), name: name.into() }
@@ -56,6 +57,7 @@ async fn an_answer_is_kept_for_a_day_and_no_longer() {
 async fn a_claim_holds_its_name_until_it_is_dropped() {
     let scratch = Scratch::new();
     let db = scratch.db().await;
+    let _serving = db.claim_for_serving().await.unwrap();
     let known = Idempotency::new(db.clone());
     let owner = key(&db, None).await.id;
     let one = request(owner, "one");
@@ -76,14 +78,26 @@ async fn a_claim_holds_its_name_until_it_is_dropped() {
 async fn a_crash_frees_what_was_under_way_and_keeps_what_was_answered() {
     let scratch = Scratch::new();
     let db = scratch.db().await;
+    let serving = db.claim_for_serving().await.unwrap();
     let known = Idempotency::new(db.clone());
     let owner = key(&db, None).await.id;
     let (done, cut) = (request(owner, "done"), request(owner, "cut"));
     first(&known, &done, b"body", T0).await.keep(200, "answer".into(), T0).await.unwrap();
     // Never dropped, as in a process that is killed.
     std::mem::forget(first(&known, &cut, b"body", T0).await);
+    drop(serving);
     db.close().await;
     let db = Db::open(&scratch.url()).await.unwrap();
+    let _serving = db.claim_for_serving().await.unwrap();
+    if db.is_shared() {
+        assert_eq!(refused(&Idempotency::new(db.clone()), &cut, b"body").await, Refusal::RequestInProgress);
+    }
+    // PostgreSQL may need a moment to notice that the process is gone.
+    eventually("the dead one's request is free", async || {
+        recover(&db, formats(), scratch.path(), T0).await.unwrap();
+        Idempotency::new(db.clone()).begin(cut.clone(), b"body", T0).await.is_ok()
+    })
+    .await;
     let known = Idempotency::new(db);
     assert_eq!(repeat(&known, &done, b"body", T0).await.body, "answer");
     first(&known, &cut, b"body", T0).await;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use sqlx::Connection;
 use tokio::sync::Notify;
 use trunkline::journal::{Journal, JournalHandle, Live};
 use trunkline::model::CallId;
 use trunkline::model::call::{CallState, CallView, EndReason};
-use trunkline::model::event::{CallEvent, RecordingSize, Stamped};
+use trunkline::model::event::{CallEvent, Checksum, RecordingSize, Stamped};
 use trunkline::store::Db;
 use trunkline::store::recordings::RecordingState;
 
@@ -44,12 +43,6 @@ impl World {
         for (ms, event) in (0..).zip(events) {
             self.journal.record(at(call, ms, event));
         }
-    }
-
-    async fn sql(&self, text: &'static str) {
-        let mut connection = sqlx::SqliteConnection::connect(&self.scratch.url()).await.unwrap();
-        sqlx::raw_sql(text).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
     }
 
     async fn event_names(&self, call: u128) -> Vec<String> {
@@ -102,9 +95,7 @@ async fn events_of_many_calls_are_written_in_order() {
 #[tokio::test]
 async fn the_live_view_is_ahead_of_the_database() {
     let world = World::new().await;
-    world
-        .sql("CREATE TRIGGER broken BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'injected'); END")
-        .await;
+    world.scratch.break_inserts("events", "NEW.sequence > 0").await;
     let order = order(world.key, 1, Some(URL));
     assert!(place(&world.db, &order).await);
     world.live.admit(CallView::new(Arc::new(order)));
@@ -117,7 +108,7 @@ async fn the_live_view_is_ahead_of_the_database() {
     assert!(world.db.events(CallId(1)).await.unwrap().is_empty());
     assert_eq!(world.db.call(CallId(1)).await.unwrap().unwrap().state, CallState::Queued);
 
-    world.sql("DROP TRIGGER broken").await;
+    world.scratch.mend_inserts("events").await;
     world.journal.flush().await;
     assert_eq!((world.journal.lag(), world.journal.last_error()), (0, None));
     let names = ["queued", "dialing", "ringing", "answered", "digit", "digit"];
@@ -130,9 +121,7 @@ async fn the_live_view_is_ahead_of_the_database() {
 async fn a_group_is_all_or_nothing() {
     let world = World::new().await;
     world.place(1).await;
-    world
-        .sql("CREATE TRIGGER broken BEFORE INSERT ON deliveries WHEN NEW.event = 'ended' BEGIN SELECT RAISE(ABORT, 'injected'); END")
-        .await;
+    world.scratch.break_inserts("deliveries", "NEW.event = 'ended'").await;
     world.record(1, whole_call());
     eventually("an error is told", async || world.journal.last_error().is_some()).await;
     let stored = world.db.call(CallId(1)).await.unwrap().unwrap();
@@ -141,7 +130,7 @@ async fn a_group_is_all_or_nothing() {
         world.live.get(CallId(1)).is_some_and(|view| view.state == CallState::Ended),
         "until its end is on disk"
     );
-    world.sql("DROP TRIGGER broken").await;
+    world.scratch.mend_inserts("deliveries").await;
     world.journal.flush().await;
     assert_eq!(world.event_names(1).await.last().unwrap(), "ended");
     assert!(world.live.get(CallId(1)).is_none());
@@ -180,7 +169,13 @@ async fn an_ended_call_leaves_the_lists_at_once_and_its_late_recording_is_kept()
     assert_eq!(follower.borrow().end.unwrap().reason, EndReason::NormalHangup, "the first end stands");
 
     let size = RecordingSize { bytes: 16_044, duration_ms: 1000 };
-    world.record(1, [CallEvent::RecordingCompleted { recording: recording(), size }, ended(EndReason::Busy)]);
+    world.record(
+        1,
+        [
+            CallEvent::RecordingCompleted { recording: recording(), size, sha256: Checksum([7; 32]) },
+            ended(EndReason::Busy),
+        ],
+    );
     world.journal.flush().await;
     assert_eq!(world.event_names(1).await, ["answered", "recording_started", "ended", "recording_completed"]);
     let row = world.db.recording_of_call(world.key, "1771322520.1").await.unwrap().unwrap();

@@ -1,24 +1,31 @@
-//! The database, the journal and the webhook worker on real SQLite files and real sockets.
+//! The database, the journal and the webhook worker on real databases and real sockets. The tests are built twice:
+//! under the name of this folder they run on SQLite, under the name `store_postgres` on PostgreSQL.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod admin;
 mod calls;
+mod deliveries;
 mod history;
 mod idempotency;
 mod journal;
 mod money;
 mod outbox;
+mod postgres;
 mod receiver;
+mod recordings;
 mod recover;
+mod several;
+mod torture;
 mod worker;
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use sqlx::Connection;
 use trunkline::model::account::ApiKey;
 use trunkline::model::call::{CallOrder, CallView, EndReason, Surface, TrunkPlan};
 use trunkline::model::event::{CallEvent, Stamped};
@@ -32,33 +39,100 @@ const T0: Timestamp = Timestamp(1_771_322_520_000);
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// A folder that goes when the test ends.
-struct Scratch(PathBuf);
+/// A folder and a database that go when the test ends.
+struct Scratch {
+    path: PathBuf,
+    /// `None`: SQLite.
+    postgres: Option<postgres::Database>,
+}
 
 impl Scratch {
+    /// With the database that this build of the tests is for.
     fn new() -> Self {
+        Self::with(env!("CARGO_CRATE_NAME").ends_with("_postgres"))
+    }
+
+    fn with(postgres: bool) -> Self {
         let name = format!("trunkline-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self { path, postgres: postgres.then(postgres::Database::new) }
     }
 
     fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     fn url(&self) -> String {
-        format!("sqlite://{}", self.0.join("test.db").display())
+        match &self.postgres {
+            Some(database) => database.url(),
+            None => format!("sqlite://{}", self.path.join("test.db").display()),
+        }
     }
 
+    /// Opens it. What is opened twice is as in two processes, if both have [`Db::claim_for_serving`] done.
     async fn db(&self) -> Db {
         Db::open(&self.url()).await.unwrap()
     }
+
+    /// Makes every statement fail from here on that inserts into `table`, where `when` is true of the NEW row.
+    async fn break_inserts(&self, table: &str, when: &str) {
+        if let Some(database) = &self.postgres {
+            return psql(
+                database,
+                &format!(
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'injected'; END $$; \
+                 CREATE TRIGGER broken BEFORE INSERT ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION refuse()"
+                ),
+            );
+        }
+        self.sqlite(format!(
+            "CREATE TRIGGER broken BEFORE INSERT ON {table} WHEN {when} BEGIN SELECT RAISE(ABORT, 'injected'); END"
+        ))
+        .await;
+    }
+
+    /// Undoes [`Scratch::break_inserts`].
+    async fn mend_inserts(&self, table: &str) {
+        match &self.postgres {
+            Some(database) => psql(database, &format!("DROP TRIGGER broken ON {table}")),
+            None => self.sqlite("DROP TRIGGER broken".to_owned()).await,
+        }
+    }
+
+    /// Cuts every connection to a PostgreSQL.
+    async fn cut_connections(&self) {
+        psql(
+            self.postgres.as_ref().unwrap(),
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+    }
+
+    /// All that the database holds, as bytes.
+    fn bytes(&self) -> Vec<u8> {
+        if let Some(database) = &self.postgres {
+            return postgres::run(postgres::program("pg_dump", &database.name), "").unwrap();
+        }
+        let file = |name| std::fs::read(self.path.join(name)).unwrap();
+        [file("test.db"), file("test.db-wal")].concat()
+    }
+
+    async fn sqlite(&self, text: String) {
+        let mut connection = sqlx::SqliteConnection::connect(&self.url()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+/// Runs statements past our own code.
+fn psql(database: &postgres::Database, text: &str) {
+    postgres::run(postgres::program("psql", &database.name), text).unwrap();
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -71,13 +145,14 @@ fn order(key: i64, id: u128, url: Option<&str>) -> CallOrder {
         endpoint: "a-endpoint".into(),
         host: "127.0.0.1".into(),
         port: Some(5070),
-        address: "127.0.0.1:5070".parse().unwrap(),
+        hops: vec![trunkline::model::call::Hop::udp("127.0.0.1:5070".parse().unwrap())],
         username: String::new(),
         password: Secret::default(),
         dial_prefix: "00".into(),
         codecs: vec!["PCMU".into(), "PCMA".into()],
         caller_id: None,
         no_response_timeout_ms: 2000,
+        profile: Arc::default(),
     };
     CallOrder {
         id: CallId(id),
@@ -93,6 +168,7 @@ fn order(key: i64, id: u128, url: Option<&str>) -> CallOrder {
         max_duration_ms: 3_600_000,
         use_amd: false,
         record: true,
+        record_channels: media::Channels::Mono,
         voice_name: "en-US-Neural2-A".into(),
         webhook_url: url.map(str::to_owned),
         created_at: T0,
@@ -171,15 +247,16 @@ impl Format for Plain {
 }
 
 /// Asks until the answer is yes, for at most ten seconds.
-async fn eventually<F, Fut>(what: &str, mut ask: F)
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
-{
+async fn eventually(what: &str, ask: impl AsyncFnMut() -> bool) {
+    eventually_within(what, Duration::from_secs(10), ask).await;
+}
+
+/// Asks until the answer is yes, for at most that long.
+async fn eventually_within(what: &str, longest: Duration, mut ask: impl AsyncFnMut() -> bool) {
     #[expect(clippy::disallowed_methods, reason = "a test's patience is real time")]
     let begun = Instant::now();
     while !ask().await {
-        assert!(begun.elapsed() < Duration::from_secs(10), "never came true: {what}");
+        assert!(begun.elapsed() < longest, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -32,11 +32,11 @@ async fn enqueue(db: &Db, key: i64, call: u128, url: &str, events: &[&'static st
 }
 
 async fn due(db: &Db, now: Timestamp) -> Vec<String> {
-    db.claim(now, 100, &[]).await.unwrap().into_iter().map(|row| row.event).collect()
+    db.claim(now, 100).await.unwrap().into_iter().map(|row| row.event).collect()
 }
 
 async fn settle(db: &Db, event: &str, settlement: Settlement) {
-    let rows = db.claim(T0.plus_ms(1_000_000_000), 100, &[]).await.unwrap();
+    let rows = db.claim(T0.plus_ms(1_000_000_000), 100).await.unwrap();
     let row: Delivery = rows.into_iter().find(|row| row.event == event).unwrap();
     let settled = Settled {
         id: row.id,
@@ -89,9 +89,9 @@ async fn a_lane_goes_one_at_a_time_and_lanes_are_independent() {
 async fn ids_are_stable_and_bodies_are_kept_as_they_were() {
     let (_scratch, db, key) = world().await;
     enqueue(&db, key, 1, URL, &["one"]).await;
-    let first = db.claim(T0, 1, &[]).await.unwrap().remove(0);
+    let first = db.claim(T0, 1).await.unwrap().remove(0);
     settle(&db, "one", Settlement::Retry(T0.plus_ms(5))).await;
-    let second = db.claim(T0.plus_ms(5), 1, &[]).await.unwrap().remove(0);
+    let second = db.claim(T0.plus_ms(5), 1).await.unwrap().remove(0);
     assert_eq!(second, Delivery { attempts: 1, ..first.clone() });
     assert!(first.event_id.starts_with("evt_") && first.event_id.len() == 28);
     assert_eq!(db.delivery_body(first.id).await.unwrap().as_deref(), Some("\"one\""));
@@ -128,10 +128,10 @@ async fn the_end_makes_a_failed_live_event_due_to_be_dropped() {
     assert!(due(&db, T0).await.is_empty());
     enqueue(&db, key, 1, URL, &["ended"]).await;
     end(&db, 1).await;
-    let row = db.claim(T0, 10, &[]).await.unwrap().remove(0);
+    let row = db.claim(T0, 10).await.unwrap().remove(0);
     assert!(row.call_ended && trunkline::webhook::schedule::outlived(&row), "{row:?}");
     settle(&db, "failed once", Settlement::Dropped).await;
-    let row = db.claim(T0, 10, &[]).await.unwrap().remove(0);
+    let row = db.claim(T0, 10).await.unwrap().remove(0);
     assert_eq!(row.event, "untried");
     assert!(!trunkline::webhook::schedule::outlived(&row), "what was never tried gets its one attempt");
 }
@@ -152,7 +152,7 @@ async fn gone_ends_the_lane_for_good() {
 async fn a_settled_row_stays_settled() {
     let (_scratch, db, key) = world().await;
     enqueue(&db, key, 1, URL, &["one"]).await;
-    let row = db.claim(T0, 1, &[]).await.unwrap().remove(0);
+    let row = db.claim(T0, 1).await.unwrap().remove(0);
     let settled = |settlement| Settled {
         id: row.id,
         call: row.call,
@@ -168,16 +168,4 @@ async fn a_settled_row_stays_settled() {
         tx.commit().await.unwrap();
     }
     assert_eq!(states(&db, 1).await, [("one".to_owned(), "delivered".to_owned())]);
-}
-
-#[tokio::test]
-async fn a_full_host_is_passed_over_however_much_waits_for_it() {
-    let (_scratch, db, key) = world().await;
-    for index in 0..40 {
-        enqueue(&db, key, 1, &format!("https://slow.example/{index}"), &["slow"]).await;
-    }
-    enqueue(&db, key, 2, "https://quick.example/", &["quick"]).await;
-    assert_eq!(db.claim(T0, 10, &[]).await.unwrap().len(), 10);
-    let rows = db.claim(T0, 10, &["slow.example".to_owned()]).await.unwrap();
-    assert_eq!(rows.into_iter().map(|row| row.event).collect::<Vec<_>>(), ["quick"]);
 }

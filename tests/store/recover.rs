@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use trunkline::journal::{Journal, Live, RecoverReport, recover};
 use trunkline::model::CallId;
 use trunkline::model::call::{AmdStatus, CallState, CallView, EndReason};
-use trunkline::model::event::CallEvent;
+use trunkline::model::event::{CallEvent, Checksum};
 use trunkline::store::recordings::RecordingState;
 use trunkline::store::{Db, StoreError};
 
@@ -56,13 +57,17 @@ async fn crash(scratch: &Scratch, db: &Db) -> i64 {
 }
 
 #[tokio::test]
-async fn one_server_at_a_time_has_the_database() {
+async fn one_server_at_a_time_has_sqlite_and_many_have_postgresql() {
     let scratch = Scratch::new();
     let (first, second) = (scratch.db().await, scratch.db().await);
-    let claim = first.claim_for_serving().unwrap();
-    assert!(matches!(second.claim_for_serving(), Err(StoreError::InUse(_))));
+    let claim = first.claim_for_serving().await.unwrap();
+    if first.is_shared() {
+        second.claim_for_serving().await.unwrap();
+        return;
+    }
+    assert!(matches!(second.claim_for_serving().await, Err(StoreError::InUse(_))));
     drop(claim);
-    second.claim_for_serving().unwrap();
+    second.claim_for_serving().await.unwrap();
 }
 
 #[tokio::test]
@@ -117,6 +122,8 @@ async fn a_torn_recording_opens_again() {
     recover(&db, formats(), scratch.path(), T0).await.unwrap();
     let row = db.recording_of_call(key, "1771322520.2").await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes, row.duration_ms), (RecordingState::Done, 16_044, 1000));
+    let whole = std::fs::read(scratch.path().join("call-2.wav")).unwrap();
+    assert_eq!(row.sha256, Some(Checksum(Sha256::digest(whole).into())));
     let reader = hound::WavReader::open(scratch.path().join("call-2.wav")).unwrap();
     assert_eq!((reader.spec().sample_rate, reader.duration()), (8000, 8000));
     let lost = db.recording_of_call(key, "1771322520.3").await.unwrap().unwrap();

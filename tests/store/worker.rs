@@ -22,18 +22,18 @@ use trunkline::webhook::{Worker, WorkerHandle};
 use crate::receiver::{Receiver, Temper, dns_server};
 use crate::{Scratch, digit, ended, eventually, formats, key, order, place};
 
-const OK: Temper = Temper::Answer(200, "");
+pub(crate) const OK: Temper = Temper::Answer(200, "");
 
-struct World {
+pub(crate) struct World {
     _scratch: Scratch,
-    db: Db,
+    pub(crate) db: Db,
     recorder: Recorder,
     wake: Arc<Notify>,
-    key: i64,
+    pub(crate) key: i64,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let scratch = Scratch::new();
         let db = scratch.db().await;
         let key = key(&db, None).await.id;
@@ -41,12 +41,12 @@ impl World {
         Self { _scratch: scratch, db, recorder, wake: Arc::new(Notify::new()), key }
     }
 
-    async fn place(&self, id: u128, url: &str) {
+    pub(crate) async fn place(&self, id: u128, url: &str) {
         assert!(place(&self.db, &order(self.key, id, Some(url))).await);
     }
 
     /// Writes events as the journal does, now.
-    async fn tell(&self, call: u128, events: impl IntoIterator<Item = CallEvent>) {
+    pub(crate) async fn tell(&self, call: u128, events: impl IntoIterator<Item = CallEvent>) {
         let mut view: CallView = self.db.call(CallId(call)).await.unwrap().unwrap();
         let at = clock::now().wall;
         let mut batch = Vec::new();
@@ -58,16 +58,16 @@ impl World {
         self.wake.notify_one();
     }
 
-    fn work(&self, config: &Webhooks) -> WorkerHandle {
+    pub(crate) fn work(&self, config: &Webhooks) -> WorkerHandle {
         Worker::start(self.db.clone(), formats(), config, self.wake.clone()).unwrap()
     }
 
-    async fn log(&self, call: u128) -> Vec<DeliveryLog> {
+    pub(crate) async fn log(&self, call: u128) -> Vec<DeliveryLog> {
         self.db.deliveries(CallId(call)).await.unwrap()
     }
 
     /// Waits until the last row of a call is settled, and returns all rows.
-    async fn settled(&self, call: u128) -> Vec<DeliveryLog> {
+    pub(crate) async fn settled(&self, call: u128) -> Vec<DeliveryLog> {
         let settled = async || self.log(call).await.last().is_some_and(|row| row.state != "waiting");
         eventually("the last row is settled", settled).await;
         self.log(call).await
@@ -75,7 +75,7 @@ impl World {
 }
 
 /// Loopback permitted, retry delays a hundredth.
-fn config() -> Webhooks {
+pub(crate) fn config() -> Webhooks {
     Webhooks {
         allow_http: true,
         allow_cidrs: vec!["127.0.0.0/8".into()],
@@ -84,7 +84,7 @@ fn config() -> Webhooks {
     }
 }
 
-fn states(rows: &[DeliveryLog]) -> Vec<(&str, &str, u32)> {
+pub(crate) fn states(rows: &[DeliveryLog]) -> Vec<(&str, &str, u32)> {
     rows.iter().map(|row| (row.event.as_str(), row.state.as_str(), row.attempts)).collect()
 }
 

@@ -30,21 +30,50 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("engine", &["model"]),
     ("store", &["model", "config", "clock"]),
     ("webhook", &["model", "config", "clock", "store"]),
+    ("http", &["config"]),
     ("journal", &["model", "clock", "store", "webhook"]),
     ("speech", &["model", "config"]),
-    ("control", &["model", "config", "clock", "store", "journal", "speech", "engine"]),
-    ("api", &["model", "config", "clock", "store", "journal", "speech", "engine", "control", "webhook"]),
-    ("cli", &["model", "config", "clock", "store", "webhook"]),
+    ("recordings", &["model", "config", "clock", "store"]),
+    ("control", &["model", "config", "clock", "store", "journal", "speech", "engine", "recordings"]),
+    (
+        "api",
+        &[
+            "model",
+            "config",
+            "clock",
+            "store",
+            "journal",
+            "speech",
+            "engine",
+            "control",
+            "webhook",
+            "recordings",
+        ],
+    ),
+    ("cli", &["model", "config", "clock", "store", "webhook", "control"]),
     ("carrier", &["model", "config", "clock", "speech"]),
     ("demo", &["model", "config", "clock", "carrier", "store", "server"]),
     (
         "server",
-        &["model", "config", "clock", "store", "journal", "speech", "engine", "control", "webhook", "api"],
+        &[
+            "model",
+            "config",
+            "clock",
+            "store",
+            "journal",
+            "speech",
+            "engine",
+            "control",
+            "webhook",
+            "api",
+            "http",
+            "recordings",
+        ],
     ),
 ];
 
 /// Files of the cores that drive them, and may touch the world.
-const DRIVERS: &[&str] = &["sip/src/tokio.rs", "media/src/driver", "src/engine/driver.rs"];
+const DRIVERS: &[&str] = &["sip/src/tokio", "media/src/driver", "src/engine/driver.rs"];
 /// Drivers may import the clock beside what their room may.
 const ENGINE_DRIVER: &str = "src/engine/driver.rs";
 

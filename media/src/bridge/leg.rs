@@ -43,6 +43,8 @@ pub(super) struct Leg {
     pub(super) heard: Frame,
     /// Something came from it; otherwise `heard` is silence.
     pub(super) sounds: bool,
+    /// It was made up for a gap.
+    pub(super) made_up: bool,
     pub(super) player: Player,
     pub(super) echo: bool,
     pub(super) tone: Option<Tone>,
@@ -71,6 +73,7 @@ impl Leg {
             remote: None,
             heard: [0; FRAME],
             sounds: false,
+            made_up: false,
             player: Player::new(),
             echo: false,
             tone: None,
@@ -101,6 +104,11 @@ impl Leg {
 
     pub(super) fn is_connected(&self) -> bool {
         self.remote.is_some()
+    }
+
+    /// Frames that have arrived and are not heard yet.
+    pub(super) fn waiting(&self) -> u32 {
+        self.jitter.waiting()
     }
 
     fn watch_anew(&mut self, now: Instant) {
@@ -173,6 +181,7 @@ impl Leg {
     pub(super) fn listen(&mut self, now: Instant, room: &mut Room) {
         let kind = self.jitter.pop(now, &mut self.heard);
         self.sounds = kind != Popped::Silence;
+        self.made_up = kind == Popped::Concealed;
         if !self.sounds {
             self.heard.fill(0);
         }

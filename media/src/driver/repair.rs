@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::disk;
+use crate::recorder::Channels;
 use crate::wav::{self, HEADER};
 
 /// What [`repair`] found.
@@ -14,6 +16,8 @@ pub struct Repaired {
     pub bytes: u64,
     /// Its length.
     pub duration_ms: u64,
+    /// Its channels.
+    pub channels: Channels,
     /// The file was not whole before.
     pub changed: bool,
 }
@@ -29,8 +33,8 @@ pub enum RepairError {
     Io(#[from] io::Error),
 }
 
-/// Makes the sizes in the header match the samples that are there; half a sample at the end is cut off. A whole file
-/// stays as it is.
+/// Makes the sizes in the header match the samples that are there; a sample that is not there in every
+/// channel is cut off the end. A whole file stays as it is.
 ///
 /// # Errors
 /// [`RepairError`]
@@ -42,18 +46,26 @@ pub fn repair(path: &Path) -> Result<Repaired, RepairError> {
         return Err(RepairError::NotARecording);
     }
     file.read_exact_at(&mut found, 0)?;
-    let data = ((len - HEADER) & !1).min(wav::DATA_MAX & !1);
-    let header = wav::header(data);
-    // All but the two sizes is the same in every recording.
-    let same = |range: std::ops::Range<usize>| found[range.clone()] == header[range];
-    if !(same(0..4) && same(8..40)) {
-        return Err(RepairError::NotARecording);
-    }
+    let channels = wav::channels_of(&found).ok_or(RepairError::NotARecording)?;
+    let data = (len - HEADER).min(wav::DATA_MAX);
+    let data = data - data % wav::block(channels);
+    let header = wav::header(channels, data);
     let changed = found != header || len != HEADER + data;
     if changed {
         file.set_len(HEADER + data)?;
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
     }
-    Ok(Repaired { bytes: HEADER + data, duration_ms: wav::duration_ms(data), changed })
+    let duration_ms = wav::duration_ms(channels, data);
+    Ok(Repaired { bytes: HEADER + data, duration_ms, channels, changed })
+}
+
+/// SHA-256 of a file, after its bytes are safe on the disk.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn checksum(path: &Path) -> io::Result<[u8; 32]> {
+    let file = File::open(path)?;
+    file.sync_all()?;
+    disk::sha256(&file, file.metadata()?.len(), &mut vec![0; disk::READ_BYTES])
 }

@@ -17,7 +17,7 @@ use super::clock;
 use super::events::EventSender;
 use super::metrics::Counters;
 use super::writer;
-use crate::{Bridge, BridgeId, Command, Heard, LegId};
+use crate::{Bridge, BridgeId, Command, Heard, LegId, RecordFault};
 
 /// Slots in one frame.
 const SLOTS: usize = 4;
@@ -144,7 +144,7 @@ impl Worker {
             }
             Command::Record { recording, .. } => {
                 let reason = "there is no such bridge".to_owned();
-                self.events.send(id, Heard::RecordingFailed { recording, reason, bytes: 0, duration_ms: 0 });
+                self.events.send(id, Heard::never_recorded(recording, RecordFault::Refused, reason));
             }
             Command::Close { .. } => self.events.send(id, Heard::Closed { stats: Vec::new() }),
             _ => {}
@@ -239,7 +239,7 @@ impl Member {
             let recording = started.recording;
             if recordings.try_send(writer::Job { bridge, started }).is_err() {
                 let reason = "too many recordings begin at once".to_owned();
-                events.send(bridge, Heard::RecordingFailed { recording, reason, bytes: 0, duration_ms: 0 });
+                events.send(bridge, Heard::never_recorded(recording, RecordFault::Refused, reason));
             }
         }
         while let Some(heard) = self.bridge.poll_event() {

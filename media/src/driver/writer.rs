@@ -2,28 +2,29 @@
 //!
 //! Owns the files. A file appears under its name with a whole header, and whoever opens it at any moment finds sizes
 //! that cover only samples already written: samples first, then the sizes, twice a second. So a crash costs at most a
-//! second of sound, and never the file.
+//! second of sound, and never the file. A recording is over when its bytes and its name are safe on the disk and its
+//! checksum is known.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::clock;
 use super::events::EventSender;
+use super::{clock, disk};
 use crate::recorder::{RingReader, Started};
 use crate::wav::{self, HEADER};
-use crate::{BridgeId, Heard, RecordingId, frames_ms};
+use crate::{BridgeId, Channels, Heard, RecordFault, RecordingId, frames_ms};
 
 /// How often the rings are looked at.
 const ROUND: Duration = Duration::from_millis(50);
 /// Frames that are worth a write: half a second.
 const WORTH_FRAMES: usize = 25;
-/// Frames written at once: bounds the buffer at 160 KiB.
+/// Frames written at once: bounds the buffer at 320 KiB.
 const WRITE_FRAMES: u64 = 512;
 /// Recordings that may begin between two rounds.
 const JOBS_MAX: usize = 1024;
@@ -37,7 +38,10 @@ pub(super) struct Job {
 }
 
 /// Starts both threads; they end when the last sender of jobs is gone and all files are done.
-pub(super) fn start(events: &EventSender) -> io::Result<(SyncSender<Job>, [JoinHandle<()>; 2])> {
+pub(super) fn start(
+    events: &EventSender,
+    min_free_bytes: u64,
+) -> io::Result<(SyncSender<Job>, [JoinHandle<()>; 2])> {
     let (sender, jobs) = sync_channel(JOBS_MAX);
     let (done, finished) = sync_channel(DONE_MAX);
     let (writing, syncing) = (events.clone(), events.clone());
@@ -45,6 +49,7 @@ pub(super) fn start(events: &EventSender) -> io::Result<(SyncSender<Job>, [JoinH
         jobs,
         done,
         events: writing,
+        min_free_bytes,
         files: Vec::new(),
         buffer: Vec::new(),
         waiting: VecDeque::new(),
@@ -60,6 +65,8 @@ struct Writer {
     jobs: Receiver<Job>,
     done: SyncSender<Recorded>,
     events: EventSender,
+    /// Room that a disk must have for a recording to begin on it.
+    min_free_bytes: u64,
     files: Vec<Recorded>,
     buffer: Vec<u8>,
     /// Files that are done while the thread that waits for the disk has no room.
@@ -94,16 +101,24 @@ impl Writer {
 
     fn begin(&mut self, job: Job) {
         let Job { bridge, started: Started { recording, path, reader } } = job;
-        match create(&path) {
+        let channels = reader.channels();
+        match room(&path, self.min_free_bytes).and_then(|()| create(&path, channels)) {
             Ok(file) => {
-                self.files.push(Recorded { bridge, recording, file, reader, data: 0, silent: 0 });
+                self.files.push(Recorded {
+                    bridge,
+                    recording,
+                    path,
+                    file,
+                    reader,
+                    channels,
+                    data: 0,
+                    silent: 0,
+                });
                 self.events.send(bridge, Heard::RecordingStarted { recording });
             }
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "a recording could not begin");
-                let reason = error.to_string();
-                self.events
-                    .send(bridge, Heard::RecordingFailed { recording, reason, bytes: 0, duration_ms: 0 });
+                self.events.send(bridge, Heard::never_recorded(recording, fault(&error), error.to_string()));
             }
         }
         self.events.flush();
@@ -140,12 +155,16 @@ impl Writer {
 
 /// A disk may take its time to say that a file is safe; the other recordings do not wait for that.
 fn sync(finished: &Receiver<Recorded>, mut events: EventSender) {
+    let mut buffer = vec![0; disk::READ_BYTES];
     loop {
         match finished.recv_timeout(ROUND) {
             Ok(file) => {
-                let heard = match file.file.sync_all() {
-                    Ok(()) => file.ended(),
-                    Err(error) => file.failed(&error),
+                let heard = match file.settle(&mut buffer) {
+                    Ok(sha256) => file.ended(sha256),
+                    Err(error) => {
+                        tracing::error!(bridge = file.bridge.0, %error, "a recording failed at its end");
+                        file.failed(&error)
+                    }
                 };
                 events.send(file.bridge, heard);
             }
@@ -156,13 +175,33 @@ fn sync(finished: &Receiver<Recorded>, mut events: EventSender) {
     }
 }
 
-/// A file under its final name that is a whole WAV file from its first moment on.
-fn create(path: &Path) -> io::Result<File> {
+/// Whether the disk has more room than is to be kept free.
+fn room(path: &Path, min_free_bytes: u64) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if min_free_bytes > 0 && disk::free_bytes(folder)? < min_free_bytes {
+        return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk has too little room left"));
+    }
+    Ok(())
+}
+
+/// What an error means for the one who wanted the recording.
+fn fault(error: &io::Error) -> RecordFault {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RecordFault::DiskFull,
+        io::ErrorKind::NotFound => RecordFault::FileGone,
+        io::ErrorKind::FileTooLarge => RecordFault::TooLong,
+        _ => RecordFault::WriteError,
+    }
+}
+
+/// A file under its final name that is a whole WAV file from its first moment on. Nobody else may read it.
+fn create(path: &Path, channels: Channels) -> io::Result<File> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let file = File::create(&part)?;
-    let named = file.write_all_at(&wav::header(0), 0).and_then(|()| std::fs::rename(&part, path));
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    let named = file.write_all_at(&wav::header(channels, 0), 0).and_then(|()| std::fs::rename(&part, path));
     if let Err(error) = named {
         // The first error is the one to tell.
         let _ = std::fs::remove_file(&part);
@@ -175,8 +214,10 @@ fn create(path: &Path) -> io::Result<File> {
 struct Recorded {
     bridge: BridgeId,
     recording: RecordingId,
+    path: PathBuf,
     file: File,
     reader: RingReader,
+    channels: Channels,
     /// Bytes of samples in the file.
     data: u64,
     /// Frames of silence among them that stand for missed ones.
@@ -199,7 +240,7 @@ impl Recorded {
             self.data += buffer.len() as u64;
             self.silent += took.silent;
             if took.finished || took.frames < WRITE_FRAMES {
-                self.file.write_all_at(&wav::header(self.data), 0)?;
+                self.file.write_all_at(&wav::header(self.channels, self.data), 0)?;
                 return Ok(took.finished);
             }
         }
@@ -210,25 +251,42 @@ impl Recorded {
     /// stand, and they are covered too.
     fn give_up(&mut self) {
         let _ = self.file.set_len(HEADER + self.data);
-        let _ = self.file.write_all_at(&wav::header(self.data), 0);
+        let _ = self.file.write_all_at(&wav::header(self.channels, self.data), 0);
         let _ = self.file.sync_all();
     }
 
-    fn ended(&self) -> Heard {
+    /// Waits until the file and its name are safe, and reads all of it back for its checksum.
+    fn settle(&self, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+        self.file.sync_all()?;
+        if let Some(folder) = self.path.parent() {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            File::open(folder)?.sync_all()?;
+        }
+        // What somebody has deleted, or put in its place, is not what was recorded.
+        let (ours, named) = (self.file.metadata()?, std::fs::symlink_metadata(&self.path)?);
+        if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "another file has its name"));
+        }
+        disk::sha256(&self.file, HEADER + self.data, buffer)
+    }
+
+    fn ended(&self, sha256: [u8; 32]) -> Heard {
         Heard::RecordingEnded {
             recording: self.recording,
             bytes: HEADER + self.data,
-            duration_ms: wav::duration_ms(self.data),
+            duration_ms: wav::duration_ms(self.channels, self.data),
             degraded_ms: frames_ms(self.silent),
+            sha256,
         }
     }
 
     fn failed(&self, error: &io::Error) -> Heard {
         Heard::RecordingFailed {
             recording: self.recording,
+            fault: fault(error),
             reason: error.to_string(),
             bytes: HEADER + self.data,
-            duration_ms: wav::duration_ms(self.data),
+            duration_ms: wav::duration_ms(self.channels, self.data),
         }
     }
 }

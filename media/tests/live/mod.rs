@@ -28,8 +28,12 @@ pub(crate) struct Live {
 impl Live {
     /// A bridge with one leg, its socket bound.
     pub(crate) fn start(test: u8) -> Self {
-        let config = MediaConfig { workers: 1, ..MediaConfig::default() };
-        let (media, events) = Media::start(config).unwrap();
+        Self::start_with(test, MediaConfig::default())
+    }
+
+    /// The same, of media with other settings.
+    pub(crate) fn start_with(test: u8, config: MediaConfig) -> Self {
+        let (media, events) = Media::start(MediaConfig { workers: 1, ..config }).unwrap();
         let far = UdpSocket::bind((host(test), 5000)).unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut live = Self { media, events, far };

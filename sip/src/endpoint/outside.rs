@@ -9,12 +9,12 @@ use std::time::Instant;
 use super::Endpoint;
 use crate::body::session_description;
 use crate::headers::{Via, read_number};
-use crate::message::{Headers, Method, Request, Response};
-use crate::parse::Core;
-use crate::session::{Call, Incoming};
+use crate::message::{Headers, Message, Method, Request, Response};
+use crate::parse::{Core, parse_with_core};
+use crate::session::{Call, Incoming, too_short};
 use crate::stack::Memory;
 use crate::uri::Uri;
-use crate::{ALLOW, Inbound, Peer};
+use crate::{ALLOW, Inbound, Peer, SUPPORTED};
 
 /// What we say when we have no room (RFC 3261 §21.5.4), in seconds.
 const RETRY_AFTER_S: u32 = 5;
@@ -38,13 +38,21 @@ pub(super) fn stamp(headers: &mut Headers, core: &mut Core, from: Peer) -> Peer 
     if from.transport.is_reliable() {
         return from;
     }
-    Peer {
-        transport: from.transport,
-        addr: SocketAddr::new(from.addr.ip(), core.via.response_port(from.addr.port())),
-    }
+    Peer { addr: SocketAddr::new(from.addr.ip(), core.via.response_port(from.addr.port())), ..from }
 }
 
 impl Endpoint {
+    /// Takes a message for which there is no time: a request is answered 503 with `Retry-After`, and nothing is kept of it
+    /// (RFC 3261 §21.5.4).
+    pub fn handle_excess(&mut self, from: Peer, bytes: &[u8]) {
+        let Ok((Message::Request(mut request), mut core)) = parse_with_core(bytes) else { return };
+        if request.method == Method::Invite && !self.may_call(from) {
+            return;
+        }
+        let reply = stamp(&mut request.headers, &mut core, from);
+        self.overloaded(&request, reply);
+    }
+
     /// Answers without a trace.
     pub(super) fn answer(&mut self, request: &Request, reply: Peer, code: u16, headers: &[(&str, &str)]) {
         if request.method == Method::Ack {
@@ -80,7 +88,7 @@ impl Endpoint {
         let tag = self.stack.stateless_tag(&headers);
         let mut response = self.stack.response(&headers, code, &tag);
         why.clone_into(&mut response.reason);
-        let to = Peer { transport: from.transport, addr: SocketAddr::new(from.addr.ip(), port) };
+        let to = Peer { addr: SocketAddr::new(from.addr.ip(), port), ..from };
         self.stack.send(to, response.to_bytes());
     }
 
@@ -120,14 +128,14 @@ impl Endpoint {
                 return self.answer(request, reply, 405, &[("Allow", ALLOW)]);
             }
         }
-        let required: Vec<&str> = request.headers.list("Require").take(MAX_UNSUPPORTED).collect();
-        if !required.is_empty() {
-            return self.answer(request, reply, 420, &[("Unsupported", &required.join(", "))]);
+        let unsupported = unsupported(&request.headers);
+        if !unsupported.is_empty() {
+            return self.answer(request, reply, 420, &[("Unsupported", &unsupported)]);
         }
         match request.method {
             Method::Invite => self.invited(now, from, request, core, reply),
             Method::Options => {
-                let says = [("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", "")];
+                let says = [("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", SUPPORTED)];
                 self.answer(request, reply, 200, &says);
             }
             _ => self.answer(request, reply, 200, &[]),
@@ -143,6 +151,9 @@ impl Endpoint {
         };
         if !accepts_sdp(&request.headers) {
             return self.answer(request, reply, 406, &[]);
+        }
+        if let Some(least) = too_short(&self.stack, &request.headers) {
+            return self.answer(request, reply, 422, &[("Min-SE", &least.to_string())]);
         }
         if self.is_full() {
             return self.overloaded(request, reply);
@@ -179,6 +190,14 @@ impl Endpoint {
         self.stack.send(reply, response.to_bytes());
         true
     }
+}
+
+/// What a request requires and we do not know, as `Unsupported` says it (RFC 3261 §8.2.2.3); empty when all is known.
+pub(crate) fn unsupported(headers: &Headers) -> String {
+    let known = |tag: &str| SUPPORTED.split(", ").any(|own| own.eq_ignore_ascii_case(tag));
+    let unknown: Vec<&str> =
+        headers.list("Require").filter(|tag| !known(tag)).take(MAX_UNSUPPORTED).collect();
+    unknown.join(", ")
 }
 
 /// Whether a caller takes session descriptions in our answer (RFC 3261 §20.1): when it says nothing, it does.

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Ack, CANCEL_REPORT, Call, Cancel, MAX_ACKS, Origin, Phase, end, end_by, set_sdp};
+use super::early::Provisional;
+use super::{Ack, CANCEL_REPORT, Call, Cancel, MAX_ACKS, MAX_FORKS, Origin, Phase, end, end_by, set_sdp};
 use crate::body::session_description;
 use crate::dialog::Dialog;
 use crate::headers::{NameAddr, Q850, split_list};
@@ -18,8 +19,6 @@ use crate::transaction::TxId;
 use crate::uri::Uri;
 use crate::{EarlyId, InviteError, SessionEvent, SessionId, Side, Target, TerminationCause};
 
-/// Most far ends of one call that are told apart.
-const MAX_FORKS: usize = 8;
 /// Room that a datagram must leave for `Via`, credentials and what IP and UDP need, in bytes.
 const HEADROOM: usize = 2_048;
 
@@ -41,6 +40,9 @@ const OWN_HEADERS: &[&str] = &[
     "Authorization",
     "Proxy-Authorization",
     "Require",
+    "Supported",
+    "Session-Expires",
+    "Min-SE",
 ];
 
 fn check(target: &Target) -> Result<(), InviteError> {
@@ -72,7 +74,7 @@ impl Call {
         let (call_id, tag) = (stack.token(16), stack.token(8));
         let local = NameAddr { display: target.from_display, ..NameAddr::new(target.from) }.with_tag(&tag);
         let user = local.uri.as_sip().and_then(|uri| uri.user.clone());
-        let contact = stack.contact(user.as_deref(), target.peer.transport);
+        let contact = stack.contact(user.as_deref(), target.peer);
         let remote = NameAddr::new(target.uri.clone());
         let mut dialog = Dialog::outgoing(call_id, local, remote, target.uri.for_request_line(), target.peer);
         let seq = dialog.next_seq();
@@ -89,6 +91,8 @@ impl Call {
         };
         let mut call = Self::new(origin);
         call.present(&mut invite.headers);
+        call.propose_timer(stack, &mut invite.headers);
+        call.described = offer.clone();
         invite.headers.push("User-Agent", stack.config.user_agent.clone());
         for (name, value) in &target.headers {
             invite.headers.push(name, value.clone());
@@ -132,14 +136,9 @@ impl Call {
             }
             return;
         }
-        let tag = core.to.tag().unwrap_or("");
-        let at = self.early.iter().position(|known| known == tag).unwrap_or_else(|| {
-            if self.early.len() < MAX_FORKS {
-                self.early.push(tag.to_owned());
-            }
-            self.early.len() - 1
-        });
+        self.peer_presents(&response.headers);
         let sdp = session_description(&response.headers, &response.body).ok().flatten();
+        let Provisional::New(at) = self.hear_early(now, stack, core, response, sdp.as_ref()) else { return };
         let dialog = EarlyId(u8::try_from(at).unwrap_or(u8::MAX));
         let progress =
             SessionEvent::Progress { code: response.code, reason: response.reason.clone(), dialog, sdp };
@@ -164,16 +163,19 @@ impl Call {
             self.dialog.refresh_target(&response.headers);
             let dialog = self.dialog.clone();
             self.acknowledge(stack, tx, &dialog, seq, tag);
-            return self.reinvite_answered(stack, tx, response);
+            return self.ours_answered(now, stack, tx, response);
         }
-        let dialog = self.dialog.established(&core.to, &response.headers);
+        let mut dialog = self.dialog.established(&core.to, &response.headers);
         let waiting = matches!(self.phase, Phase::Calling | Phase::Proceeding);
         if waiting && !self.told && self.cancel == Cancel::No {
+            let early = self.early_by(tag).and_then(|early| {
+                dialog = dialog.clone().counted_like(&early.dialog);
+                early.sdp.take()
+            });
             self.dialog = dialog.clone();
-            self.phase = Phase::Confirmed;
             self.acknowledge(stack, tx, &dialog, seq, tag);
-            let sdp = session_description(&response.headers, &response.body).ok().flatten();
-            return self.emit(stack, SessionEvent::Answered { sdp });
+            let sdp = session_description(&response.headers, &response.body).ok().flatten().or(early);
+            return self.confirmed(now, stack, response, sdp);
         }
         if self.acks.iter().filter(|ack| ack.seq == seq).count() >= MAX_FORKS {
             return;
@@ -188,6 +190,20 @@ impl Call {
         self.send_bye_in(now, stack, &dialog, bye, None);
         if waiting {
             self.conclude(stack, end(Side::Us, TerminationCause::Cancelled));
+        }
+    }
+
+    /// The first far end has answered: the others are none of ours any more.
+    fn confirmed(&mut self, now: Instant, stack: &mut Stack, response: &Response, sdp: Option<Bytes>) {
+        self.phase = Phase::Confirmed;
+        self.early = Vec::new();
+        self.peer_presents(&response.headers);
+        self.timer_answered(now, &response.headers);
+        let tag = self.dialog.remote_tag();
+        let lost = self.ours.take_if(|ours| ours.early.as_deref().is_some_and(|early| early != tag));
+        self.emit(stack, SessionEvent::Answered { sdp });
+        if lost.is_some() {
+            self.emit(stack, SessionEvent::OfferRefused { code: 481 });
         }
     }
 
@@ -209,7 +225,12 @@ impl Call {
 
     fn refused(&mut self, now: Instant, stack: &mut Stack, tx: TxId, response: &Response) {
         let given_up = self.told || self.cancel != Cancel::No;
-        if !given_up && let Some(retry) = self.login(now, stack, tx, response) {
+        let again = if given_up {
+            None
+        } else {
+            self.login(now, stack, tx, response).or_else(|| self.invite_longer(now, stack, tx, response))
+        };
+        if let Some(retry) = again {
             self.invite = retry;
             self.phase = Phase::Calling;
             // Some carriers have nothing to say to wrong credentials.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::reliable::Reliable;
 use super::{Call, Origin, Phase, Unacked, end, end_by, set_sdp};
 use crate::body::session_description;
 use crate::dialog::Dialog;
@@ -37,7 +38,7 @@ impl Call {
         let tx = stack.serve(id, core, request, reply);
         let local = core.to.clone().with_tag(&stack.token(8));
         let user = request.uri.as_sip().and_then(|uri| uri.user.clone());
-        let contact = stack.contact(user.as_deref(), from.transport);
+        let contact = stack.contact(user.as_deref(), from);
         let dialog =
             Dialog::incoming(&core.call_id, local, core.from.clone(), core.cseq.seq, &request.headers, from);
         let origin = Origin {
@@ -52,6 +53,8 @@ impl Call {
         };
         let mut call = Self::new(origin);
         call.offerless = sdp.is_none();
+        call.reliable = Reliable::for_caller(&request.headers, 1 + stack.below(1 << 30));
+        call.peer_presents(&request.headers);
         let trying = stack.response(&request.headers, 100, "");
         stack.respond(now, tx, &trying);
         let invite = Invite {
@@ -88,11 +91,17 @@ impl Call {
         if self.phase != Phase::Ringing || !(101..200).contains(&code) {
             return;
         }
+        self.refresh_at = Some(now + RINGING_REFRESH);
+        if let Some(said) = &sdp {
+            self.described = said.clone();
+        }
+        if self.reliable.as_ref().is_some_and(|reliable| reliable.required || sdp.is_some()) {
+            return self.ring_reliably(now, stack, code, sdp);
+        }
         let Some(mut response) = self.reply_to(stack, self.invite, code) else { return };
         self.present(&mut response.headers);
         set_sdp(&mut response.headers, &mut response.body, sdp);
         stack.respond(now, self.invite, &response);
-        self.refresh_at = Some(now + RINGING_REFRESH);
     }
 
     pub(super) fn refresh_ringing(&mut self, now: Instant, stack: &mut Stack) {
@@ -103,14 +112,16 @@ impl Call {
     }
 
     pub(super) fn answer(&mut self, now: Instant, stack: &mut Stack, sdp: Bytes) {
-        if self.phase != Phase::Ringing {
+        if self.phase != Phase::Ringing || self.answer_waits(&sdp) {
             return;
         }
         let Some(invite) = stack.servers.get(self.invite) else { return };
         let seq = crate::parse::cseq_of(&invite.request.headers);
         self.phase = Phase::Answered;
         self.refresh_at = None;
-        self.accept(now, stack, self.invite, seq, Some(sdp), true, self.offerless);
+        let said = self.reliable.as_ref().is_some_and(|reliable| reliable.described);
+        let sdp = (!said).then_some(sdp);
+        self.accept(now, stack, self.invite, seq, sdp, true, self.offerless && !said);
         stack.remember(now, self.id, None);
     }
 
@@ -128,8 +139,13 @@ impl Call {
     ) {
         let Some(mut response) = self.reply_to(stack, tx, 200) else { return };
         self.present(&mut response.headers);
+        if let Some(sdp) = &sdp {
+            self.described = sdp.clone();
+        }
         set_sdp(&mut response.headers, &mut response.body, sdp);
-        let Some(peer) = stack.servers.get(tx).map(|tx| tx.peer) else { return };
+        let Some(served) = stack.servers.get(tx) else { return };
+        let peer = served.peer;
+        self.grant_timer(now, stack, &served.request.headers, &mut response.headers);
         if let Some(bytes) = stack.respond(now, tx, &response) {
             let timers = stack.config.timers;
             let give_up = now + timers.patience();
@@ -173,6 +189,7 @@ impl Call {
         let sdp = sdp.filter(|_| unacked.offered);
         if unacked.first {
             self.phase = Phase::Confirmed;
+            self.reliable = None;
             self.emit(stack, SessionEvent::Confirmed { sdp });
         } else if unacked.offered {
             self.emit(stack, SessionEvent::OfferAnswered { sdp });
@@ -190,7 +207,13 @@ impl Call {
     }
 
     /// Sends the final refusal, and keeps it for those who ask again.
-    fn finish_invite(&mut self, now: Instant, stack: &mut Stack, code: u16, headers: &[(&str, String)]) {
+    pub(super) fn finish_invite(
+        &mut self,
+        now: Instant,
+        stack: &mut Stack,
+        code: u16,
+        headers: &[(&str, String)],
+    ) {
         if let Some(mut response) = self.reply_to(stack, self.invite, code) {
             for (name, value) in headers {
                 response.headers.push(name, value.clone());

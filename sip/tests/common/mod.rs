@@ -53,6 +53,7 @@ pub(crate) fn word(event: &SessionEvent) -> String {
         SessionEvent::OfferAnswered { .. } => "offer answered".into(),
         SessionEvent::OfferRefused { code } => format!("offer refused {code}"),
         SessionEvent::Info { .. } => "info".into(),
+        SessionEvent::Transfer(step) => format!("transfer {step:?}"),
         SessionEvent::Terminated(end) => format!("terminated {:?} {:?}", end.by, end.cause),
     }
 }

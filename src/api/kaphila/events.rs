@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::words::{self, Amd, Recording};
 use crate::model::call::{CallView, EndReason};
-use crate::model::event::{CallEvent, Stamped};
+use crate::model::event::{CallEvent, RecordingSize, Stamped};
 use crate::webhook::{Format, Outcome, Rendered};
 
 /// Delays after the first, second, … failure of an event that must arrive.
@@ -17,7 +17,7 @@ const TERMINAL_DELAYS_S: &[u64] = &[30, 5 * 60, 30 * 60, 2 * 3600];
 const LIVE_DELAYS_S: &[u64] = &[1, 3, 10];
 
 /// Events that are delivered even after the call is over.
-const TERMINAL: &[&str] = &["call.ended", "recording.completed", "recording.stopped"];
+const TERMINAL: &[&str] = &["call.ended", "recording.completed", "recording.failed", "recording.stopped"];
 
 /// Kaphila's [`Format`].
 pub struct Kaphila;
@@ -52,6 +52,8 @@ enum More<'a> {
         recording: Recording,
         size: u64,
         duration: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<&'static str>,
     },
@@ -108,16 +110,19 @@ fn tell<'a>(event: &'a Stamped, view: &'a CallView) -> Option<(&'static str, Mor
         CallEvent::RecordingStopped { recording } => {
             ("recording.stopped", More::Recording { recording: Recording::new(recording, false) })
         }
-        CallEvent::RecordingCompleted { recording, size } => {
-            let (bytes, duration) = (size.bytes, size.duration_ms / 1000);
-            let recording = Recording::new(recording, false);
-            ("recording.completed", More::Recorded { recording, size: bytes, duration, error: None })
+        CallEvent::RecordingPaused { recording } => {
+            let recording = Recording { paused: true, ..Recording::new(recording, true) };
+            ("recording.paused", More::Recording { recording })
         }
-        CallEvent::RecordingFailed { recording, size, .. } => {
-            let (bytes, duration) = (size.bytes, size.duration_ms / 1000);
-            let recording = Recording::new(recording, false);
-            let error = Some("Recording could not be kept");
-            ("recording.completed", More::Recorded { recording, size: bytes, duration, error })
+        CallEvent::RecordingResumed { recording } => {
+            ("recording.resumed", More::Recording { recording: Recording::new(recording, true) })
+        }
+        CallEvent::RecordingCompleted { recording, size, sha256 } => {
+            let recording = Recording { sha256: Some(sha256.hex()), ..Recording::new(recording, false) };
+            ("recording.completed", recorded(recording, size, None))
+        }
+        CallEvent::RecordingFailed { recording, size, reason } => {
+            ("recording.failed", recorded(Recording::new(recording, false), size, Some(reason)))
         }
         CallEvent::Digit { digit, .. } => ("dtmf.received", More::Digit { digit: *digit }),
         CallEvent::GatherStarted { expected, timeout_ms } => {
@@ -138,6 +143,7 @@ fn tell<'a>(event: &'a Stamped, view: &'a CallView) -> Option<(&'static str, Mor
         CallEvent::Queued
         | CallEvent::Dialing { .. }
         | CallEvent::AttemptFailed { .. }
+        | CallEvent::PassedOver { .. }
         | CallEvent::Proceeding
         | CallEvent::Ringing
         | CallEvent::Answered
@@ -145,6 +151,12 @@ fn tell<'a>(event: &'a Stamped, view: &'a CallView) -> Option<(&'static str, Mor
         | CallEvent::Played { .. } => return None,
     };
     Some(told)
+}
+
+/// The end of a recording; one with a reason has failed.
+fn recorded<'a>(recording: Recording, size: &RecordingSize, reason: Option<&'a str>) -> More<'a> {
+    let (size, duration) = (size.bytes, size.duration_ms / 1000);
+    More::Recorded { recording, size, duration, reason, error: reason.map(|_| "Recording could not be kept") }
 }
 
 /// The end of a call. Of one that was never dialled nothing was told, so neither is its end; what the crash of a

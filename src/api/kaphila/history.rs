@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::words::{Amd, Recording};
 use super::{calls, requests, words};
@@ -35,29 +36,45 @@ type Segment = Result<Path<String>, PathRejection>;
 /// Calls on the dashboard.
 const RECENT_CALLS: i64 = 10;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallLogs)]
 struct Logs {
+    /// Always true.
     success: bool,
+    /// The calls of the page, newest first.
     logs: Vec<Log>,
+    /// Calls of all pages.
     total_count: i64,
+    /// Which page it is.
     pagination: Pagination,
 }
 
 /// One call as every list of the past shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallLog)]
 struct Log {
+    /// The call's id.
     call_id: String,
+    /// The number as it was submitted.
     number: String,
+    /// `initiated`, `ringing`, `answered`, `completed`, `no_answer`, `busy`, `canceled` or `failed`.
     status: String,
+    /// Who answered, where that was asked.
     amd_status: Option<String>,
+    /// Seconds from answer to end, or to now.
     duration: i64,
+    /// When it was asked for.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Pagination {
+    /// From 1.
     page: u32,
+    /// Rows on a page.
     page_size: u32,
+    /// Pages there are.
     total_pages: i64,
 }
 
@@ -65,6 +82,16 @@ struct Pagination {
 ///
 /// # Errors
 /// A bad body; a database that failed.
+#[utoipa::path(
+    post, path = "/api/call-logs", tag = "Kaphila: history", operation_id = "callLogs",
+    summary = "The log of calls",
+    description = "A page of the key's calls, newest first. The body may be empty.",
+    request_body = Option<requests::CallLogs>,
+    responses(
+        (status = 200, description = "The page", body = Logs),
+        (status = 400, description = "A field is wrong", body = super::Refused),
+    )
+)]
 pub async fn call_logs(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
     let asked = requests::call_logs(&body)?;
     let (page, size) = (i64::from(asked.page), i64::from(asked.page_size));
@@ -98,37 +125,78 @@ fn logs(app: &App, rows: Vec<LogRow>) -> Vec<Log> {
 }
 
 /// A call in full: its line of the log, and what the log has no room for.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallRecord)]
 struct Whole<'a> {
     #[serde(flatten)]
     log: Log,
+    /// Who the callee saw.
     caller_id: Option<&'a str>,
+    /// The voice asked for.
     voice_name: &'a str,
+    /// How long it might ring.
     ring_timeout_seconds: u32,
+    /// The trunk it went by.
     trunk: Option<&'a str>,
+    /// The trunks tried before, and what they said.
     attempts: Vec<Attempt<'a>>,
+    /// The trunks that were not tried, and why.
+    passed_over: Vec<Passed<'a>>,
+    /// The verdict on who answered.
     amd: Option<Amd>,
+    /// The call's latest recording.
     recording: Option<Recording>,
+    /// When the first trunk was asked.
+    #[schema(format = DateTime)]
     dialed_at: Option<String>,
+    /// When it first rang.
+    #[schema(format = DateTime)]
     ringing_at: Option<String>,
+    /// When it was answered.
+    #[schema(format = DateTime)]
     answered_at: Option<String>,
+    /// When it ended.
+    #[schema(format = DateTime)]
     ended_at: Option<String>,
+    /// Why it ended.
     end_reason: Option<&'static str>,
+    /// The Q.850 cause.
+    #[schema(examples("16"))]
     hangup_cause: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TrunkAttempt)]
 struct Attempt<'a> {
+    /// The trunk.
     trunk: &'a str,
+    /// Its SIP answer, if there was one.
     code: Option<u16>,
+    /// What became of it.
     reason: &'a str,
+    /// How long it took.
     elapsed_ms: u32,
+    /// How long the trunk asked not to be tried again, where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    retry_after_s: Option<u32>,
+}
+
+/// A trunk that was not tried, and why.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TrunkPassedOver)]
+struct Passed<'a> {
+    /// The trunk.
+    trunk: &'a str,
+    /// Why it was not tried.
+    reason: &'a str,
 }
 
 impl<'a> Attempt<'a> {
     fn of(attempt: &'a AttemptView) -> Self {
-        let AttemptView { trunk, code, reason, elapsed_ms } = attempt;
-        Self { trunk, code: *code, reason, elapsed_ms: *elapsed_ms }
+        let AttemptView { trunk, code, reason, elapsed_ms, retry_after_s } = attempt;
+        let (code, elapsed_ms, retry_after_s) = (*code, *elapsed_ms, *retry_after_s);
+        Self { trunk, code, reason, elapsed_ms, retry_after_s }
     }
 }
 
@@ -151,6 +219,7 @@ impl<'a> Whole<'a> {
             ring_timeout_seconds: order.ring_timeout_ms / 1000,
             trunk: view.trunk(),
             attempts: view.attempts.iter().map(Attempt::of).collect(),
+            passed_over: view.passed.iter().map(|p| Passed { trunk: &p.trunk, reason: &p.reason }).collect(),
             amd: if view.end.is_some() { Some(Amd::at_end(view)) } else { Amd::of(view) },
             recording: view.recording.as_ref().map(Recording::of),
             dialed_at: moment(view.dialed_at),
@@ -163,9 +232,12 @@ impl<'a> Whole<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallRecordShown)]
 struct Shown<'a> {
+    /// Always true.
     success: bool,
+    /// The call.
     call: Whole<'a>,
 }
 
@@ -173,6 +245,16 @@ struct Shown<'a> {
 ///
 /// # Errors
 /// [`Refusal::UnknownCall`].
+#[utoipa::path(
+    get, path = "/api/call-logs/{callId}", tag = "Kaphila: history", operation_id = "showCallLog",
+    summary = "One call of the log",
+    description = "With every trunk that was tried and every time that is known.",
+    params(("callId" = String, Path, description = "The call's id")),
+    responses(
+        (status = 200, description = "The call", body = Shown),
+        (status = 404, description = "`Call not found`", body = super::Refused),
+    )
+)]
 pub async fn show(State(app): State<App>, Extension(caller): Extension<Caller>, call: Segment) -> Answer {
     let view = own(&app, &caller, call).await?;
     let call = Whole::of(&view, clock::now().wall);
@@ -190,20 +272,31 @@ async fn own(app: &App, caller: &Caller, call: Segment) -> Result<Arc<CallView>,
     Ok(Arc::new(saved.ok_or(Refusal::UnknownCall)?))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CallEvents)]
 struct Events<'a> {
+    /// Always true.
     success: bool,
+    /// The call.
     call_id: &'a str,
+    /// Its events in their order.
     events: Vec<Event>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallEvent)]
 struct Event {
+    /// Its place, from 1.
     sequence: u32,
+    /// What happened.
     #[serde(rename = "type")]
     kind: String,
+    /// When.
+    #[schema(format = DateTime)]
     at: String,
+    /// What belongs to it; digits are shown as `*`.
+    #[schema(value_type = Object)]
     data: Map<String, Value>,
 }
 
@@ -230,6 +323,21 @@ fn mask_digits(data: &mut Map<String, Value>) {
 ///
 /// # Errors
 /// [`Refusal::UnknownCall`]; a bad `limit` or `after`.
+#[utoipa::path(
+    get, path = "/calls/{callId}/events", tag = "Kaphila: history", operation_id = "callEvents",
+    summary = "What happened to a call",
+    description = "Of a live call and of one that is over. Digits are counted and not shown.",
+    params(
+        ("callId" = String, Path, description = "The call's id"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Events listed; 1000 unless said"),
+        ("after" = Option<u32>, Query, description = "Only those after this `sequence`"),
+    ),
+    responses(
+        (status = 200, description = "The events", body = Events),
+        (status = 400, description = "A parameter is wrong", body = super::Refused),
+        (status = 404, description = "`Call not found`", body = super::Refused),
+    )
+)]
 pub async fn events(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -244,10 +352,13 @@ pub async fn events(
     Ok(json(StatusCode::OK, &Events { success: true, call_id: &view.order.kaphila_id, events }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Dashboard {
+    /// Always true.
     success: bool,
+    /// The key's figures.
     stats: Stats,
+    /// The last ten calls, newest first.
     recent_calls: Vec<Log>,
 }
 
@@ -255,6 +366,16 @@ struct Dashboard {
 ///
 /// # Errors
 /// A body that is no object; a database that failed.
+#[utoipa::path(
+    post, path = "/api/dashboard", tag = "Kaphila: history", operation_id = "dashboard",
+    summary = "The key's figures at a glance",
+    description = "The body may be empty. Days and weeks are UTC's; weeks begin on Monday.",
+    request_body = Option<requests::Nothing>,
+    responses(
+        (status = 200, description = "The figures", body = Dashboard),
+        (status = 400, description = "The body is no JSON object", body = super::Refused),
+    )
+)]
 pub async fn dashboard(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
     requests::dashboard(&body)?;
     let broken = |error| fault::broken("the dashboard", &error);
@@ -267,13 +388,18 @@ pub async fn dashboard(State(app): State<App>, Extension(caller): Extension<Call
     Ok(json(StatusCode::OK, &Dashboard { success: true, stats, recent_calls: logs(&app, recent) }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Analytics {
+    /// Always true.
     success: bool,
+    /// `Last <n> days`.
     period: String,
+    /// All days together.
     overview: Overview,
+    /// Each day that had calls, newest first.
     daily_volume: Vec<figures::Day>,
+    /// How calls ended, the most frequent first.
     status_breakdown: Vec<figures::Share>,
 }
 
@@ -281,8 +407,18 @@ struct Analytics {
 ///
 /// # Errors
 /// A bad body; a database that failed.
+#[utoipa::path(
+    post, path = "/api/analytics", tag = "Kaphila: history", operation_id = "analytics",
+    summary = "Figures of the last days",
+    description = "Of calls that are over. The body may be empty.",
+    request_body = Option<requests::Analytics>,
+    responses(
+        (status = 200, description = "The figures", body = Analytics),
+        (status = 400, description = "A field is wrong", body = super::Refused),
+    )
+)]
 pub async fn analytics(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
-    let days = requests::analytics(&body)?;
+    let days = requests::analytics(&body)?.days;
     let since = figures::days_back(clock::now().wall, days);
     let counts = app.rooms.db.days(caller.key.id, since).await;
     let counts = counts.map_err(|error| fault::broken("the analytics", &error))?;

@@ -1,6 +1,8 @@
 //! Kaphila's request bodies, read and bounded (CONTRACT 1.1). Pure: bytes in, control's words out, and a fault that
 //! names the field for everything else.
 
+use utoipa::ToSchema;
+
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::config::Webhooks;
@@ -27,6 +29,12 @@ const CALL_ID_MAX_CHARS: usize = 64;
 /// Highest page of the call logs.
 const PAGE_MAX: u32 = 1_000_000;
 
+/// For how many seconds a link to a recording may be good: a minute to a week.
+const LINK_SECONDS: std::ops::RangeInclusive<u32> = 60..=604_800;
+
+/// For how many it is where the request does not say.
+const LINK_DEFAULT_S: u32 = 3600;
+
 /// Most rows of a list of recordings or events.
 const ROWS_MAX: u32 = 1000;
 
@@ -34,24 +42,81 @@ fn bad(text: &str) -> Fault {
     Fault::Bad(text.to_owned())
 }
 
-/// The body of `/makecall` and `/batchcall`.
+/// What `POST /makecall` and `POST /batchcall` ask for.
+#[derive(Clone, Debug, PartialEq, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct MakeCall {
+    /// The number to call, international: 3 to 15 digits, with or without `+` or `00`; blanks, hyphens, dots and
+    /// parentheses are left out.
+    #[schema(min_length = 1, max_length = 64, examples("+1 415 555 0100"))]
+    pub number: String,
+    /// The number read.
+    #[schema(ignore)]
+    pub to: PhoneNumber,
+    /// Where the call's events are sent: an `https` URL of a public host.
+    #[schema(max_length = 2048, examples("https://example.com/hooks/calls"))]
+    pub webhook_url: Option<String>,
+    /// Who the callee sees: 3 to 15 digits with or without a plus, or `anonymous`. The key's or the trunk's unless
+    /// said.
+    #[schema(value_type = Option<String>, pattern = r"^(\+?[0-9]{3,15}|anonymous)$", examples("+14155550199"))]
+    pub caller_id: Option<CallerId>,
+    /// Find out whether a person or a machine answers.
+    #[schema(required = false, default = false)]
+    pub use_amd: bool,
+    /// The voice of texts on this call; an unknown one is spoken by the voice nearest to it.
+    #[schema(
+        required = false,
+        default = "en-US-Neural2-A",
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[A-Za-z0-9_-]+$"
+    )]
+    pub voice_name: String,
+    /// Seconds that it may ring.
+    #[schema(required = false, default = 30, minimum = 5, maximum = 120)]
+    pub ring_timeout: u32,
+    /// Record it, for keys that leave that to the request.
+    pub record: Option<bool>,
+    /// `mono`: one channel with everybody in it; `stereo`: the callee on the left, all else on the right.
+    #[schema(required = false, value_type = String, default = "mono", pattern = "^(mono|stereo)$")]
+    pub record_channels: media::Channels,
+}
+
+impl From<MakeCall> for PlaceCall {
+    fn from(asked: MakeCall) -> Self {
+        Self {
+            submitted_number: asked.number,
+            to: asked.to,
+            caller_id: asked.caller_id,
+            webhook_url: asked.webhook_url,
+            use_amd: asked.use_amd,
+            voice_name: asked.voice_name,
+            ring_timeout_s: asked.ring_timeout,
+            record: asked.record,
+            record_channels: asked.record_channels,
+        }
+    }
+}
+
+/// Reads it.
 ///
 /// # Errors
-/// [`Fault::Bad`].
-pub fn place(body: &[u8], webhooks: &Webhooks) -> Result<PlaceCall, Fault> {
+/// Names the field at fault.
+pub fn place(body: &[u8], webhooks: &Webhooks) -> Result<MakeCall, Fault> {
     let fields = Fields::read(body)?;
     let number = fields.required_text("number")?;
     let to = PhoneNumber::parse_lenient(number).filter(|_| number.chars().count() <= NUMBER_MAX_CHARS);
     let to = to.ok_or_else(|| bad("Invalid phone number format"))?;
-    Ok(PlaceCall {
-        submitted_number: number.to_owned(),
+    Ok(MakeCall {
+        number: number.to_owned(),
         to,
         webhook_url: webhook_url(&fields, webhooks)?,
         caller_id: caller_id(&fields)?,
         use_amd: fields.flag("useAmd")?.unwrap_or(false),
         voice_name: voice_name(&fields)?,
-        ring_timeout_s: fields.integer("ringTimeout", 5..=120)?.unwrap_or(30),
+        ring_timeout: fields.integer("ringTimeout", 5..=120)?.unwrap_or(30),
         record: fields.flag("record")?,
+        record_channels: record_channels(&fields)?,
     })
 }
 
@@ -59,6 +124,32 @@ fn webhook_url(fields: &Fields, webhooks: &Webhooks) -> Result<Option<String>, F
     let Some(text) = fields.text("webhookUrl")? else { return Ok(None) };
     let url = guard::check_url(text, webhooks).map_err(|_| bad("webhookUrl must be an https URL"))?;
     Ok(Some(url.into()))
+}
+
+fn record_channels(fields: &Fields) -> Result<media::Channels, Fault> {
+    match fields.text("recordChannels")? {
+        None | Some("mono") => Ok(media::Channels::Mono),
+        Some("stereo") => Ok(media::Channels::Stereo),
+        Some(_) => Err(bad("recordChannels must be mono or stereo")),
+    }
+}
+
+/// What `POST /recordings/:callId/link` asks for; the body may be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct MakeLink {
+    /// For how many seconds the link is good.
+    #[schema(required = false, default = 3600, minimum = 60, maximum = 604_800)]
+    pub expires_in: u32,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// Names the field at fault.
+pub fn link(body: &[u8]) -> Result<MakeLink, Fault> {
+    let fields = Fields::read_optional(body)?;
+    Ok(MakeLink { expires_in: fields.integer("expiresIn", LINK_SECONDS)?.unwrap_or(LINK_DEFAULT_S) })
 }
 
 fn caller_id(fields: &Fields) -> Result<Option<CallerId>, Fault> {
@@ -77,53 +168,78 @@ fn voice_name(fields: &Fields) -> Result<String, Fault> {
     }
 }
 
-/// The body of `/hangup`: the call, and whether to let what is queued be heard first.
+/// What `POST /hangup` asks for.
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct HangUp {
+    /// The call.
+    #[schema(min_length = 1, max_length = 64, examples("1739781234.42"))]
+    pub call_id: String,
+    /// Let what is queued be heard first.
+    #[schema(required = false, default = false)]
+    pub drain: bool,
+}
+
+/// Reads it.
 ///
 /// # Errors
-/// [`Fault::Bad`].
-pub fn hang_up(body: &[u8]) -> Result<(String, bool), Fault> {
+/// Names the field at fault.
+pub fn hang_up(body: &[u8]) -> Result<HangUp, Fault> {
     let fields = Fields::read(body)?;
-    Ok((call_id(&fields)?, fields.flag("drain")?.unwrap_or(false)))
+    Ok(HangUp { call_id: call_id(&fields)?, drain: fields.flag("drain")?.unwrap_or(false) })
 }
 
-/// The body of `/voice`.
-#[derive(Clone, Debug, PartialEq)]
+/// What `POST /voice` asks for.
+#[derive(Clone, Debug, PartialEq, ToSchema)]
+#[schema(rename_all = "camelCase")]
 pub struct Say {
-    /// Into which call.
-    pub call: String,
-    /// What.
+    /// The call.
+    #[schema(min_length = 1, max_length = 64, examples("1739781234.42"))]
+    pub call_id: String,
+    /// The text; markup is spoken, not obeyed.
+    #[schema(min_length = 1, max_length = 5000, examples("Hello, this is a call for you."))]
     pub text: String,
-    /// Who hears it.
-    pub to: PlayTo,
+    /// Who hears it: `bridge` (both sides and the recording) or `channel` (the callee alone).
+    #[schema(required = false, value_type = String, default = "bridge", pattern = "^(bridge|channel)$")]
+    pub play_to: PlayTo,
 }
 
-/// Reads [`Say`].
+/// Reads it.
 ///
 /// # Errors
-/// [`Fault::Bad`].
+/// Names the field at fault.
 pub fn say(body: &[u8]) -> Result<Say, Fault> {
     let fields = Fields::read(body)?;
-    Ok(Say { call: call_id(&fields)?, text: text(&fields)?, to: play_to(&fields)? })
+    Ok(Say { call_id: call_id(&fields)?, text: text(&fields)?, play_to: play_to(&fields)? })
 }
 
-/// The body of `/play`.
-#[derive(Clone, Debug, PartialEq)]
+/// What `POST /play` asks for.
+#[derive(Clone, Debug, PartialEq, ToSchema)]
+#[schema(rename_all = "camelCase")]
 pub struct Play {
-    /// Into which call.
-    pub call: String,
-    /// The sound's name, of a form that stays below the sounds' root.
+    /// The call.
+    #[schema(min_length = 1, max_length = 64, examples("1739781234.42"))]
+    pub call_id: String,
+    /// The sound's name below the sounds folder, without its ending.
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$",
+        examples("custom/welcome")
+    )]
     pub file: String,
-    /// Who hears it.
-    pub to: PlayTo,
+    /// Who hears it: `bridge` (both sides and the recording) or `channel` (the callee alone).
+    #[schema(required = false, value_type = String, default = "bridge", pattern = "^(bridge|channel)$")]
+    pub play_to: PlayTo,
 }
 
-/// Reads [`Play`].
+/// Reads it.
 ///
 /// # Errors
-/// [`Fault::Bad`].
+/// Names the field at fault; `Invalid file` for a name that could leave the sounds folder.
 pub fn play(body: &[u8]) -> Result<Play, Fault> {
     let fields = Fields::read(body)?;
-    let call = call_id(&fields)?;
+    let call_id = call_id(&fields)?;
     let file = fields.required_text("file")?;
     let word = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
@@ -131,26 +247,66 @@ pub fn play(body: &[u8]) -> Result<Play, Fault> {
     if file.len() > FILE_MAX_CHARS || !file.split('/').all(word) {
         return Err(bad("Invalid file"));
     }
-    Ok(Play { call, file: file.to_owned(), to: play_to(&fields)? })
+    Ok(Play { call_id, file: file.to_owned(), play_to: play_to(&fields)? })
 }
 
-/// The body of `/gather`: the call and what to collect.
+/// What `POST /gather` asks for.
+#[derive(Clone, Debug, PartialEq, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct GatherDigits {
+    /// The call.
+    #[schema(min_length = 1, max_length = 64, examples("1739781234.42"))]
+    pub call_id: String,
+    /// Spoken first.
+    #[schema(min_length = 1, max_length = 5000, examples("Please press one."))]
+    pub text: String,
+    /// Who hears it: `bridge` (both sides and the recording) or `channel` (the callee alone).
+    #[schema(required = false, value_type = String, default = "bridge", pattern = "^(bridge|channel)$")]
+    pub play_to: PlayTo,
+    /// Digits to wait for.
+    #[schema(required = false, default = 1, minimum = 1, maximum = 32)]
+    pub num_digits: u8,
+    /// Milliseconds to wait, from the end of the text or the first key.
+    #[schema(required = false, default = 10000, minimum = 1000, maximum = 120000)]
+    pub timeout: u32,
+    /// A key that ends it early: `0` to `9`, `*` or `#`; empty for none.
+    #[schema(value_type = Option<String>, pattern = "^[0-9*#]?$", examples("#"))]
+    pub finish_on_key: Option<char>,
+    /// End a gather that is under way and take its place.
+    #[schema(required = false, default = false)]
+    pub replace: bool,
+}
+
+impl From<GatherDigits> for Gather {
+    fn from(asked: GatherDigits) -> Self {
+        Self {
+            text: asked.text,
+            to: asked.play_to,
+            num_digits: asked.num_digits,
+            timeout_ms: asked.timeout,
+            finish_on_key: asked.finish_on_key,
+            replace: asked.replace,
+        }
+    }
+}
+
+/// Reads it.
 ///
 /// # Errors
-/// [`Fault::Bad`].
-pub fn gather(body: &[u8]) -> Result<(String, Gather), Fault> {
+/// Names the field at fault.
+pub fn gather(body: &[u8]) -> Result<GatherDigits, Fault> {
     let fields = Fields::read(body)?;
-    let call = call_id(&fields)?;
+    let call_id = call_id(&fields)?;
     let num_digits = fields.integer("numDigits", 1..=32)?.unwrap_or(1);
-    let gather = Gather {
+    Ok(GatherDigits {
+        call_id,
         text: text(&fields)?,
-        to: play_to(&fields)?,
+        play_to: play_to(&fields)?,
         num_digits: u8::try_from(num_digits).map_err(|_| bad("numDigits must be an integer from 1 to 32"))?,
-        timeout_ms: fields.integer("timeout", 1000..=120_000)?.unwrap_or(10_000),
+        timeout: fields.integer("timeout", 1000..=120_000)?.unwrap_or(10_000),
         finish_on_key: finish_on_key(&fields)?,
         replace: fields.flag("replace")?.unwrap_or(false),
-    };
-    Ok((call, gather))
+    })
 }
 
 fn finish_on_key(fields: &Fields) -> Result<Option<char>, Fault> {
@@ -190,14 +346,18 @@ fn play_to(fields: &Fields) -> Result<PlayTo, Fault> {
     }
 }
 
-/// The body of `/api/call-logs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What `POST /api/call-logs` asks for.
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[schema(as = CallLogsAsked)]
 pub struct CallLogs {
     /// From 1.
+    #[schema(required = false, default = 1, minimum = 1, maximum = 1000000)]
     pub page: u32,
-    /// 1 to 100.
+    /// Rows on a page.
+    #[schema(required = false, default = 20, minimum = 1, maximum = 100)]
     pub page_size: u32,
     /// Only calls of this status.
+    #[schema(examples("completed"))]
     pub status: Option<String>,
 }
 
@@ -214,20 +374,34 @@ pub fn call_logs(body: &[u8]) -> Result<CallLogs, Fault> {
     })
 }
 
-/// The body of `/api/analytics`: how many days, today included.
+/// What `POST /api/analytics` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(as = AnalyticsAsked)]
+pub struct Analytics {
+    /// Days back from now, today included.
+    #[schema(required = false, default = 7, minimum = 1, maximum = 365)]
+    pub days: u32,
+}
+
+/// Reads it; an empty body asks for a week.
 ///
 /// # Errors
-/// [`Fault::Bad`].
-pub fn analytics(body: &[u8]) -> Result<u32, Fault> {
-    Ok(Fields::read_optional(body)?.integer("days", 1..=365)?.unwrap_or(7))
+/// Names the field at fault.
+pub fn analytics(body: &[u8]) -> Result<Analytics, Fault> {
+    let days = Fields::read_optional(body)?.integer("days", 1..=365)?.unwrap_or(7);
+    Ok(Analytics { days })
 }
+
+/// What `POST /api/dashboard` asks for: nothing, as an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+pub struct Nothing {}
 
 /// The body of `/api/dashboard`, which asks nothing.
 ///
 /// # Errors
 /// [`Fault::Bad`] for what is no object.
-pub fn dashboard(body: &[u8]) -> Result<(), Fault> {
-    Fields::read_optional(body).map(|_| ())
+pub fn dashboard(body: &[u8]) -> Result<Nothing, Fault> {
+    Fields::read_optional(body).map(|_| Nothing {})
 }
 
 /// `limit` and `offset` of `GET /recordings`, from the query.

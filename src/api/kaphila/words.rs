@@ -2,6 +2,7 @@
 //! answers and by the webhooks alike, so that both always say the same.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::model::call::{CallView, RecordingView};
 
@@ -12,13 +13,15 @@ pub use crate::store::calls::outcome as status;
 pub const RECORDING_METHOD: &str = "bridge";
 
 /// The `amd` object.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Amd {
     /// `HUMAN`, `MACHINE`, `UNKNOWN` or `NOAMD`.
+    #[schema(pattern = "^(HUMAN|MACHINE|UNKNOWN|NOAMD)$")]
     pub status: &'static str,
     /// The detector's word; none without detection.
     pub cause: Option<String>,
     /// 0 to 1, two decimals.
+    #[schema(minimum = 0, maximum = 1)]
     pub confidence: Option<f64>,
 }
 
@@ -52,8 +55,9 @@ impl Amd {
 }
 
 /// The `recording` object.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RecordingState)]
 pub struct Recording {
     /// Still being written.
     pub active: bool,
@@ -61,8 +65,16 @@ pub struct Recording {
     pub filename: String,
     /// The file's name without `.wav`.
     pub recording_id: String,
-    /// Always [`RECORDING_METHOD`].
+    /// Always `bridge`.
     pub method: &'static str,
+    /// Takes silence for now; left out otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub paused: bool,
+    /// SHA-256 of the whole file in hex, once it is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^[0-9a-f]{64}$")]
+    pub sha256: Option<String>,
 }
 
 impl Recording {
@@ -73,12 +85,14 @@ impl Recording {
             filename: filename(recording),
             recording_id: recording.to_owned(),
             method: RECORDING_METHOD,
+            paused: false,
+            sha256: None,
         }
     }
 
     /// A call's latest recording.
     pub fn of(view: &RecordingView) -> Self {
-        Self::new(&view.recording, view.active)
+        Self { paused: view.paused, ..Self::new(&view.recording, view.active) }
     }
 }
 

@@ -126,7 +126,8 @@ async fn a_call_of_the_past_is_shown_to_its_key_alone() {
     let expected = json!({
         "call_id": id, "number": "+1 (415) 555-0100", "status": "completed", "amd_status": "MACHINE",
         "duration": 0, "caller_id": null, "voice_name": "en-US-Neural2-A", "ring_timeout_seconds": 30,
-        "trunk": "a-endpoint", "attempts": attempts, "recording": recording,
+        "trunk": "a-endpoint", "attempts": attempts, "passed_over": [],
+        "recording": recording,
         "amd": {"status": "MACHINE", "cause": "LONGGREETING", "confidence": 0.75},
         "end_reason": "max_duration", "hangup_cause": "16",
     });

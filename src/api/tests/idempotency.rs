@@ -8,7 +8,7 @@ use tokio::sync::Barrier;
 
 use super::world::{Answer, World, rings};
 use crate::model::call::{CallOrder, CommandError, EndReason};
-use crate::model::event::CallEvent;
+use crate::model::event::{CallEvent, Fault};
 
 const CALL: &str = r#"{"number":"14155550100"}"#;
 
@@ -174,7 +174,14 @@ async fn a_call_that_came_to_nothing_may_be_tried_again() {
     let world = World::new(|order| {
         let mut events = silent(order)?;
         let trunk = order.trunks[0].endpoint.clone();
-        events.push(CallEvent::AttemptFailed { trunk, code: 503, reason: "x".into(), elapsed_ms: 5 });
+        events.push(CallEvent::AttemptFailed {
+            trunk,
+            code: 503,
+            reason: "x".into(),
+            elapsed_ms: 5,
+            retry_after_s: None,
+            fault: Fault::Trunk,
+        });
         events.push(CallEvent::Ended { reason: EndReason::TrunkFailure, q850: 41, sip_code: Some(503) });
         Ok(events)
     })

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::model::CallerId;
 use crate::model::account::RecordingMode;
 use crate::model::call::{CommandError, EndReason};
-use crate::model::event::{CallEvent, RecordingSize};
+use crate::model::event::{CallEvent, Checksum, Fault, RecordingSize};
 
 const CALL: &str = r#"{"number":"14155550100"}"#;
 
@@ -243,7 +243,14 @@ async fn a_call_that_no_trunk_takes_names_them() {
         for (n, plan) in order.trunks.iter().enumerate() {
             let (trunk, attempt) = (plan.endpoint.clone(), u8::try_from(n + 1).unwrap());
             events.push(CallEvent::Dialing { trunk: trunk.clone(), attempt });
-            events.push(CallEvent::AttemptFailed { trunk, code: 503, reason: "x".into(), elapsed_ms: 5 });
+            events.push(CallEvent::AttemptFailed {
+                trunk,
+                code: 503,
+                reason: "x".into(),
+                elapsed_ms: 5,
+                retry_after_s: None,
+                fault: Fault::Trunk,
+            });
         }
         events.push(CallEvent::Ended { reason: EndReason::TrunkFailure, q850: 41, sip_code: Some(503) });
         Ok(events)
@@ -470,7 +477,7 @@ async fn recordings_are_served_to_their_key_alone() {
     let recording = format!("call-{id}-1739781234567");
     let filename = format!("{recording}.wav");
     world.happens(CallEvent::RecordingStarted { recording: recording.clone() }).await;
-    let mut growing = media::wav::header(0).to_vec();
+    let mut growing = media::wav::header(media::Channels::Mono, 0).to_vec();
     growing.extend([7; 101]);
     std::fs::write(world.recordings.join(&filename), &growing).unwrap();
 
@@ -489,14 +496,20 @@ async fn recordings_are_served_to_their_key_alone() {
     assert_eq!(live.bytes[40..44], 100_u32.to_le_bytes());
 
     world.happens(CallEvent::Ended { reason: EndReason::NormalHangup, q850: 16, sip_code: None }).await;
-    let size = RecordingSize { bytes: 145, duration_ms: 6 };
-    world.happens(CallEvent::RecordingCompleted { recording: recording.clone(), size }).await;
+    let (size, sha256) = (RecordingSize { bytes: 145, duration_ms: 6 }, Checksum([0xab; 32]));
+    world.happens(CallEvent::RecordingCompleted { recording: recording.clone(), size, sha256 }).await;
     let by_id = world.get(&format!("/recordings/{id}/download"), &key).await;
     let by_name = world.get(&format!("/recordings/file/{filename}/download"), &key).await;
     assert_eq!((by_id.status, &by_id.bytes), (StatusCode::OK, &growing));
     assert_eq!((by_name.status, &by_name.bytes), (StatusCode::OK, &growing));
     assert_eq!(by_id.header("accept-ranges"), Some("bytes"));
-    assert_eq!(world.get(&format!("/recordings/{id}"), &key).await.json()["active"], false);
+    assert_eq!(by_id.header("etag"), Some(&*format!("\"{}\"", sha256.hex())));
+    let shown = world.get(&format!("/recordings/{id}"), &key).await.json();
+    assert_eq!(
+        (&shown["active"], &shown["channels"], &shown["size"]),
+        (&json!(false), &json!(1), &json!(145))
+    );
+    assert_eq!(shown["sha256"], sha256.hex());
 
     let unknown = r#"{"success":false,"error":"Recording not found"}"#;
     for path in [format!("/recordings/{id}"), format!("/recordings/{id}/download")] {

@@ -16,11 +16,15 @@ use tower::ServiceExt;
 use crate::api::{self, App};
 use crate::clock;
 use crate::config::Config;
+use crate::control::Rooms;
+use crate::control::routing::Resolver;
 use crate::engine::driver::EngineHandle;
 use crate::journal::{Journal, JournalHandle, Live};
 use crate::model::Secret;
 use crate::model::call::{Accepted, CallOrder, Command, CommandError};
 use crate::model::event::{CallEvent, Stamped};
+use crate::model::trunk::TrunkProfile;
+use crate::recordings::Recordings;
 use crate::speech::{Sounds, Speech};
 use crate::store::Db;
 use crate::store::accounts::{NewKey, TrunkChoice};
@@ -105,7 +109,20 @@ impl World {
         let engine = played_engine(script, journal.clone(), Arc::clone(&orders), Arc::clone(&commands));
         let speech = Speech::new(&config.speech).unwrap();
         let sounds = Sounds::new(config.paths.sounds.clone());
-        let app = App::new(Arc::new(config), db.clone(), live, engine, journal.clone(), speech, sounds);
+        let resolver = Arc::new(Resolver::new(config.sip.udp.ip(), ""));
+        let kept = Recordings::open(&config, db.clone()).await.unwrap();
+        let app = App::new(Rooms {
+            config: Arc::new(config),
+            db: db.clone(),
+            live,
+            journal: journal.clone(),
+            engine,
+            speech,
+            sounds: Arc::new(sounds),
+            recordings: Arc::new(kept),
+            fleet: Arc::default(),
+            resolver,
+        });
         let router = api::router(app.clone());
         Self { app, router, db, journal, orders, commands, recordings, folder }
     }
@@ -122,6 +139,7 @@ impl World {
                 caller_id: None,
                 codecs: vec!["PCMU".into()],
                 no_response_timeout_ms: 2000,
+                profile: TrunkProfile::default(),
             };
             self.db.upsert_trunk(&new).await.unwrap();
         }
@@ -196,6 +214,9 @@ fn played_engine(
             ),
             Command::HangUp { drain } => (format!("hang up {drain}"), Ok(Accepted::Done)),
             Command::StopRecording => ("stop recording".to_owned(), Err(CommandError::NoActiveRecording)),
+            Command::PauseRecording { on } => {
+                (format!("pause recording {on}"), Err(CommandError::NoActiveRecording))
+            }
         };
         commands.lock().unwrap().push(word);
         answer

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::ConfigError;
-use crate::config::{Amd, Config, Http, Limits, Rtp, Speech, TrunkConfig, Webhooks};
+use crate::config::{Amd, Config, Http, Limits, Recordings, Rtp, Sip, Speech, TrunkConfig, Webhooks};
 use crate::model::CallerId;
 use crate::model::cidr::Cidr;
+use crate::model::proxy::Proxy;
 
 /// The voices that exist.
 const TTS: [&str; 3] = ["embedded", "espeak", "flite"];
@@ -18,12 +19,14 @@ const CODECS: [&str; 2] = ["PCMU", "PCMA"];
 /// Refuses the first value that makes no sense.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(&config.http)?;
-    address("sip.external_address", &config.sip.external_address)?;
+    sip(&config.sip)?;
     rtp(&config.rtp)?;
     let url = config.database.url.as_str();
-    must("database.url", url.starts_with("sqlite:"), "must begin with sqlite://")?;
+    let known = ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    must("database.url", known, "must begin with sqlite:// or postgres://")?;
     must("paths.sounds", !config.paths.sounds.as_os_str().is_empty(), "must not be empty")?;
     must("paths.recordings", !config.paths.recordings.as_os_str().is_empty(), "must not be empty")?;
+    recordings(&config.recordings)?;
     webhooks(&config.webhooks)?;
     let window = config.ratelimit.kaphila_window_s;
     must("ratelimit.kaphila_window_s", (1..=86_400).contains(&window), "must be 1 to 86400")?;
@@ -43,7 +46,31 @@ fn must(setting: &str, holds: bool, reason: &str) -> Result<(), ConfigError> {
 fn http(http: &Http) -> Result<(), ConfigError> {
     networks("http.trusted_proxies", &http.trusted_proxies)?;
     let body = (1024..=64 * 1024 * 1024).contains(&http.max_body_bytes);
-    must("http.max_body_bytes", body, "must be 1024 to 67108864")
+    must("http.max_body_bytes", body, "must be 1024 to 67108864")?;
+    must("http.listen", (1..=16).contains(&http.listen.len()), "must be 1 to 16 addresses")?;
+    let both = http.tls_cert.as_os_str().is_empty() == http.tls_key.as_os_str().is_empty();
+    must("http.tls_key", both, "goes with http.tls_cert: give both or neither")?;
+    must("http.max_connections", (1..=1_000_000).contains(&http.max_connections), "must be 1 to 1000000")?;
+    must("http.header_timeout_s", (1..=300).contains(&http.header_timeout_s), "must be 1 to 300")?;
+    must("http.idle_timeout_s", (1..=3600).contains(&http.idle_timeout_s), "must be 1 to 3600")
+}
+
+fn sip(sip: &Sip) -> Result<(), ConfigError> {
+    address("sip.external_address", &sip.external_address)?;
+    let version = |text: &str, wrong: fn(&IpAddr) -> bool| !text.parse().is_ok_and(|ip: IpAddr| wrong(&ip));
+    address("sip.external_ipv6", &sip.external_ipv6)?;
+    must("sip.external_ipv6", version(&sip.external_ipv6, IpAddr::is_ipv4), "must be an IPv6 address")?;
+    for (setting, text) in [("sip.tcp", &sip.tcp), ("sip.tls", &sip.tls)] {
+        let good = text.is_empty() || text.parse::<SocketAddr>().is_ok();
+        must(setting, good, "must be an address with a port, or empty")?;
+    }
+    let (cert, key) = (!sip.tls_cert.as_os_str().is_empty(), !sip.tls_key.as_os_str().is_empty());
+    must("sip.tls_key", cert == key, "must be set together with sip.tls_cert")?;
+    must("sip.tls", sip.tls.is_empty() || cert, "needs sip.tls_cert and sip.tls_key")?;
+    let resolver = sip.resolver.as_str();
+    let named =
+        resolver.is_empty() || resolver.parse::<IpAddr>().is_ok() || resolver.parse::<SocketAddr>().is_ok();
+    must("sip.resolver", named, "must be an IP address, with or without a port, or empty")
 }
 
 fn rtp(rtp: &Rtp) -> Result<(), ConfigError> {
@@ -51,6 +78,35 @@ fn rtp(rtp: &Rtp) -> Result<(), ConfigError> {
     must("rtp.port_max", rtp.port_max > rtp.port_min, "must be above rtp.port_min")?;
     must("rtp.workers", rtp.workers <= 256, "must be at most 256")?;
     address("rtp.external_address", &rtp.external_address)
+}
+
+fn recordings(recordings: &Recordings) -> Result<(), ConfigError> {
+    must("recordings.keep_days", recordings.keep_days <= 36_500, "must be at most 36500")?;
+    let floor = recordings.min_free_bytes <= 1 << 50;
+    must("recordings.min_free_bytes", floor, "must be at most 2^50")?;
+    let base = recordings.link_base.as_str();
+    must(
+        "recordings.link_base",
+        base.is_empty() || web(base),
+        "must begin with https:// or http://, or be empty",
+    )?;
+    let upload = &recordings.upload;
+    if upload.url.is_empty() {
+        return Ok(());
+    }
+    let bucket = upload.url.strip_prefix("s3://").map(|rest| rest.split('/').next().unwrap_or_default());
+    let folder = upload.url.strip_prefix("file:///").is_some_and(|rest| !rest.is_empty());
+    let named = folder || bucket.is_some_and(|bucket| !bucket.is_empty());
+    must("recordings.upload.url", named, "must be s3://BUCKET/PREFIX or file:///FOLDER")?;
+    let endpoint = upload.endpoint.as_str();
+    must("recordings.upload.endpoint", endpoint.is_empty() || web(endpoint), "must be a URL or empty")?;
+    let keys = folder || !(upload.access_key.0.is_empty() || upload.secret_key.0.is_empty());
+    must("recordings.upload.access_key", keys, "and recordings.upload.secret_key are needed for s3://")
+}
+
+/// An address with `http://` or `https://` and a host.
+fn web(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 fn webhooks(webhooks: &Webhooks) -> Result<(), ConfigError> {
@@ -64,7 +120,8 @@ fn webhooks(webhooks: &Webhooks) -> Result<(), ConfigError> {
     let all = (1..=65_536).contains(&webhooks.max_concurrent);
     must("webhooks.max_concurrent", all, "must be 1 to 65536")?;
     let one = (1..=webhooks.max_concurrent).contains(&webhooks.max_concurrent_per_host);
-    must("webhooks.max_concurrent_per_host", one, "must be 1 to webhooks.max_concurrent")
+    must("webhooks.max_concurrent_per_host", one, "must be 1 to webhooks.max_concurrent")?;
+    must("webhooks.keep_days", webhooks.keep_days <= 36_500, "must be 0 to 36500")
 }
 
 fn limits(limits: &Limits) -> Result<(), ConfigError> {
@@ -79,6 +136,7 @@ fn limits(limits: &Limits) -> Result<(), ConfigError> {
     let queue = (1..=1000).contains(&limits.playback_queue_max);
     must("limits.playback_queue_max", queue, "must be 1 to 1000")?;
     must("limits.drain_s", limits.drain_s <= day, "must be at most 86400")?;
+    must("limits.trunk_bench_s", (1..=3600).contains(&limits.trunk_bench_s), "must be 1 to 3600")?;
     must("limits.journal_lag_max", limits.journal_lag_max >= 1, "must be at least 1")
 }
 
@@ -100,7 +158,11 @@ fn trunks(trunks: &[TrunkConfig]) -> Result<(), ConfigError> {
             |setting: &str, holds, reason: &str| must(&format!("trunk.{row}.{setting}"), holds, reason);
         must("name", is_name(&trunk.name), "must be 1 to 64 letters, digits, `-`, `_` or `.`")?;
         must("name", names.insert(trunk.name.as_str()), "is used twice")?;
-        must("proxy", is_proxy(&trunk.proxy), "must be sip:host[:port][;transport=udp]")?;
+        must(
+            "proxy",
+            is_proxy(&trunk.proxy),
+            "must be sip:host[:port][;transport=udp|tcp|tls] or sips:host[:port]",
+        )?;
         must(
             "username",
             is_plain(&trunk.username, 128),
@@ -115,6 +177,7 @@ fn trunks(trunks: &[TrunkConfig]) -> Result<(), ConfigError> {
         must("codecs", codecs, "must name PCMU, PCMA or both")?;
         let wait = (1..=60_000).contains(&trunk.no_response_timeout_ms);
         must("no_response_timeout_ms", wait, "must be 1 to 60000")?;
+        trunk.profile().map_or_else(|error| must(error.setting, false, error.reason), |_| Ok(()))?;
     }
     Ok(())
 }
@@ -130,30 +193,9 @@ fn is_plain(text: &str, most: usize) -> bool {
     text.len() <= most && text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\')
 }
 
-/// Whether a text is a SIP URI that calls can be sent to; transports other than UDP are not built.
+/// The form only; the name in it is resolved when a call is placed.
 fn is_proxy(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("sip:") else { return false };
-    let mut parts = rest.split(';');
-    let place = parts.next().unwrap_or("");
-    let udp = parts.all(|parameter| parameter.eq_ignore_ascii_case("transport=udp"));
-    udp && is_host_and_port(place)
-}
-
-fn is_host_and_port(place: &str) -> bool {
-    if place.starts_with('[') {
-        return place.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0)
-            || place
-                .strip_prefix('[')
-                .and_then(|p| p.strip_suffix(']'))
-                .is_some_and(|p| p.parse::<std::net::Ipv6Addr>().is_ok());
-    }
-    let (host, port) = match place.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (place, None),
-    };
-    let named = (1..=253).contains(&host.len())
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    named && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+    Proxy::read(text).is_some()
 }
 
 fn address(setting: &str, text: &str) -> Result<(), ConfigError> {

@@ -48,6 +48,7 @@ impl Call {
             | TerminationCause::Cancelled
             | TerminationCause::NoResponse
             | TerminationCause::TimedOut
+            | TerminationCause::Expired
             | TerminationCause::Transport
             | TerminationCause::Internal => (EndReason::TrunkFailure, cause::FAILURE),
         };
@@ -60,6 +61,7 @@ impl Call {
             return;
         }
         self.phase = Phase::Over;
+        self.leave_trunk(ctx);
         self.timers = super::Timers::default();
         self.tell_what_was_open(ctx);
         ctx.event(CallEvent::Ended { reason, q850, sip_code });
@@ -94,7 +96,7 @@ impl Call {
         let state = std::mem::replace(&mut self.recording, Recording::Settled);
         if let Recording::Active(recording) | Recording::Finishing(recording) = state {
             let size = RecordingSize { bytes: 0, duration_ms: 0 };
-            let reason = "the recorder did not finish".to_owned();
+            let reason = "not_finished".to_owned();
             ctx.event(CallEvent::RecordingFailed { recording, reason, size });
         }
         self.media_closed = true;

@@ -9,7 +9,8 @@ use super::{CALLEE, Call, Ctx, PRESSES_KEPT, Phase, Playback, PlaybackKind, QUEU
 use crate::engine::gather::{Gather, Step as GatherStep};
 use crate::engine::outcome::cause;
 use crate::model::call::{Accepted, Amd, AmdStatus, Command, CommandError, EndReason, GatherOrder};
-use crate::model::event::{CallEvent, DigitSource, GatherEnd, PlayTo, RecordingSize};
+use crate::model::event::{CallEvent, Checksum, DigitSource, GatherEnd, PlayTo, RecordingSize};
+use crate::model::trunk::Dtmf;
 
 /// The same key heard by a second way within this time is the same press (FIELD need 7).
 const SAME_PRESS: Duration = Duration::from_millis(300);
@@ -31,7 +32,9 @@ impl Call {
                 self.hang_up(ctx);
                 Ok(Accepted::Done)
             }
-            (Phase::Opening | Phase::Dialing, Command::StopRecording) => Err(CommandError::NoActiveRecording),
+            (Phase::Opening | Phase::Dialing, Command::StopRecording | Command::PauseRecording { .. }) => {
+                Err(CommandError::NoActiveRecording)
+            }
             (Phase::Opening | Phase::Dialing, Command::Play { .. } | Command::Gather(_)) => {
                 Err(CommandError::NotAnswered)
             }
@@ -40,6 +43,7 @@ impl Call {
                 Ok(Accepted::Done)
             }
             (Phase::Answered, Command::StopRecording) => self.stop_recording(ctx),
+            (Phase::Answered, Command::PauseRecording { on }) => self.pause_recording(ctx, on),
             (Phase::Answered, Command::Gather(order)) => self.start_gather(ctx, &order),
             (Phase::Answered, Command::Play { playback, clip, text, file, to }) => {
                 self.has_room(ctx, &clip)?;
@@ -136,11 +140,11 @@ impl Call {
                 }
             }
             Heard::RecordingStarted { .. } => self.recording_started(ctx),
-            Heard::RecordingEnded { bytes, duration_ms, .. } => {
-                self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, None);
+            Heard::RecordingEnded { bytes, duration_ms, sha256, .. } => {
+                self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, Ok(Checksum(sha256)));
             }
-            Heard::RecordingFailed { reason, bytes, duration_ms, .. } => {
-                self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, Some(reason));
+            Heard::RecordingFailed { fault, bytes, duration_ms, .. } => {
+                self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, Err(fault));
             }
             Heard::Closed { .. } => self.media_closed = true,
             Heard::FirstPacket { .. }
@@ -211,7 +215,13 @@ impl Call {
         let again = self.presses.iter().any(|(pressed, at, by)| {
             *pressed == digit && *by != source && now.saturating_duration_since(*at) < SAME_PRESS
         });
-        if self.phase != Phase::Answered || again {
+        let meant = match self.dtmf() {
+            Dtmf::Auto => true,
+            Dtmf::Rfc4733 => source == DigitSource::Rfc4733,
+            Dtmf::Info => source == DigitSource::Info,
+            Dtmf::Inband => source == DigitSource::Inband,
+        };
+        if self.phase != Phase::Answered || again || !meant {
             return;
         }
         if self.presses.len() >= PRESSES_KEPT {
@@ -254,12 +264,11 @@ impl Call {
         let name = format!("call-{}-{:013}", self.order.kaphila_id, ctx.now.wall.0);
         let path = ctx.settings.recordings.join(format!("{name}.wav"));
         self.recording = Recording::Opening(name);
-        ctx.media(media::Command::Record {
-            bridge: self.bridge,
-            recording: RECORDING,
-            path,
-            what: RecordWhat::Mix,
-        });
+        let what = match self.order.record_channels {
+            media::Channels::Mono => RecordWhat::Mix,
+            media::Channels::Stereo => RecordWhat::Sides(CALLEE),
+        };
+        ctx.media(media::Command::Record { bridge: self.bridge, recording: RECORDING, path, what });
     }
 
     fn recording_started(&mut self, ctx: &mut Ctx<'_>) {
@@ -280,15 +289,36 @@ impl Call {
         Ok(Accepted::RecordingStopped { recording })
     }
 
-    fn recording_settled(&mut self, ctx: &mut Ctx<'_>, size: RecordingSize, failed: Option<String>) {
+    fn pause_recording(&mut self, ctx: &mut Ctx<'_>, on: bool) -> Result<Accepted, CommandError> {
+        self.recording_started(ctx);
+        let Recording::Active(name) = &self.recording else { return Err(CommandError::NoActiveRecording) };
+        let recording = name.clone();
+        if std::mem::replace(&mut self.recording_paused, on) != on {
+            // The media first: once the pause is told, nothing more is kept.
+            ctx.media(media::Command::PauseRecording { bridge: self.bridge, recording: RECORDING, on });
+            let recording = recording.clone();
+            ctx.event(match on {
+                true => CallEvent::RecordingPaused { recording },
+                false => CallEvent::RecordingResumed { recording },
+            });
+        }
+        Ok(Accepted::RecordingPaused { recording })
+    }
+
+    fn recording_settled(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        size: RecordingSize,
+        end: Result<Checksum, media::RecordFault>,
+    ) {
         let (Recording::Opening(recording) | Recording::Active(recording) | Recording::Finishing(recording)) =
             std::mem::replace(&mut self.recording, Recording::Settled)
         else {
             return;
         };
-        ctx.event(match failed {
-            None => CallEvent::RecordingCompleted { recording, size },
-            Some(reason) => CallEvent::RecordingFailed { recording, reason, size },
+        ctx.event(match end {
+            Ok(sha256) => CallEvent::RecordingCompleted { recording, size, sha256 },
+            Err(fault) => CallEvent::RecordingFailed { recording, reason: fault.as_str().to_owned(), size },
         });
     }
 }

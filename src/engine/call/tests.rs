@@ -11,6 +11,7 @@ use sip::{SessionEvent, Side, Termination, TerminationCause};
 use super::*;
 use crate::model::call::{Accepted, AmdStatus, Command, CommandError, GatherOrder, Surface};
 use crate::model::event::GatherEnd;
+use crate::model::trunk::TrunkProfile;
 use crate::model::{CallId, PhoneNumber, Secret, Timestamp};
 
 const ANSWER: &[u8] = b"v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\n\
@@ -19,6 +20,7 @@ m=audio 4000 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-eve
 struct Line {
     call: Call,
     settings: Settings,
+    gates: Gates,
     now: Now,
 }
 
@@ -27,13 +29,14 @@ fn trunk(name: &str) -> TrunkPlan {
         endpoint: format!("{name}-endpoint"),
         host: "10.0.0.1".into(),
         port: None,
-        address: (Ipv4Addr::new(10, 0, 0, 1), 5060).into(),
+        hops: vec![crate::model::call::Hop::udp((Ipv4Addr::new(10, 0, 0, 1), 5060).into())],
         username: String::new(),
         password: Secret::default(),
         dial_prefix: "00".into(),
         codecs: vec!["PCMU".into()],
         caller_id: None,
         no_response_timeout_ms: 2000,
+        profile: Arc::default(),
     }
 }
 
@@ -52,6 +55,7 @@ fn order(use_amd: bool) -> CallOrder {
         max_duration_ms: 600_000,
         use_amd,
         record: true,
+        record_channels: media::Channels::Mono,
         voice_name: "alloy".into(),
         webhook_url: None,
         created_at: Timestamp(0),
@@ -63,7 +67,9 @@ impl Line {
     fn new(order: CallOrder) -> Self {
         let settings = Settings {
             sip_address: Ipv4Addr::new(10, 0, 0, 9).into(),
+            sip_address_other: None,
             media_address: Ipv4Addr::new(10, 0, 0, 9).into(),
+            media_address_other: None,
             rtp_bind: Ipv4Addr::new(10, 0, 0, 9).into(),
             rtp_ports: (10_000, 10_100),
             leg: media::LegSettings::default(),
@@ -74,7 +80,7 @@ impl Line {
         };
         let now = Now { mono: Instant::now(), wall: Timestamp(1_800_000_000_000) };
         let call = Call::new(now, Arc::new(order), BridgeId(1), 10_000, Seeds { sdp_session: 1, media: 1 });
-        let mut line = Self { call, settings, now };
+        let mut line = Self { call, settings, gates: Gates::default(), now };
         line.events(Call::start);
         line
     }
@@ -88,7 +94,8 @@ impl Line {
 
     fn steps<T>(&mut self, work: impl FnOnce(&mut Call, &mut Ctx<'_>) -> T) -> (T, Vec<Step>) {
         let mut steps = VecDeque::new();
-        let mut ctx = Ctx { now: self.now, settings: &self.settings, steps: &mut steps };
+        let (settings, gates) = (&self.settings, &mut self.gates);
+        let mut ctx = Ctx { now: self.now, settings, gates, steps: &mut steps };
         let answer = work(&mut self.call, &mut ctx);
         (answer, steps.into())
     }
@@ -336,6 +343,8 @@ fn nothing_is_said_on_a_line_that_is_not_answered() {
     assert_eq!(line.ask(say()).0, Err(CommandError::NotAnswered));
     assert_eq!(line.ask(gather(1)).0, Err(CommandError::NotAnswered));
     assert_eq!(line.ask(Command::StopRecording).0, Err(CommandError::NoActiveRecording));
+    let pause = Command::PauseRecording { on: true };
+    assert_eq!(line.ask(pause).0, Err(CommandError::NoActiveRecording));
     let (_, told) = line.ask(Command::HangUp { drain: false });
     assert_eq!(told, [CallEvent::Ended { reason: EndReason::Canceled, q850: 16, sip_code: None }]);
 }
@@ -347,10 +356,29 @@ fn a_stopped_recording_is_finished_while_the_call_goes_on() {
     assert!(matches!(answer, Ok(Accepted::RecordingStopped { .. })));
     assert_eq!(names(&told), ["recording_stopped"]);
     assert_eq!(line.ask(Command::StopRecording).0, Err(CommandError::NoActiveRecording));
-    let heard =
-        Heard::RecordingEnded { recording: RecordingId(0), bytes: 44, duration_ms: 0, degraded_ms: 0 };
+    let heard = Heard::RecordingEnded {
+        recording: RecordingId(0),
+        bytes: 44,
+        duration_ms: 0,
+        degraded_ms: 0,
+        sha256: [7; 32],
+    };
     assert_eq!(names(&line.hear(heard)), ["recording_completed"]);
     assert!(line.call.live());
+}
+
+#[test]
+fn a_recording_is_paused_once_and_the_media_before_it_is_told() {
+    let mut line = Line::answered(CallOrder { record_channels: media::Channels::Stereo, ..order(false) });
+    for (on, told) in [(true, "recording_paused"), (false, "recording_resumed"), (true, "recording_paused")] {
+        let (answer, events) = line.ask(Command::PauseRecording { on });
+        assert!(matches!(answer, Ok(Accepted::RecordingPaused { .. })));
+        assert_eq!(names(&events), [told]);
+        assert_eq!(names(&line.ask(Command::PauseRecording { on }).1), [""; 0], "what is so stays so");
+    }
+    assert!(line.ask(Command::StopRecording).0.is_ok());
+    let again = line.ask(Command::PauseRecording { on: false });
+    assert_eq!((again.0, names(&again.1)), (Err(CommandError::NoActiveRecording), vec![]));
 }
 
 #[test]
@@ -359,8 +387,13 @@ fn a_call_is_forgotten_when_its_media_is_closed_and_its_file_whole() {
     line.signal(bye());
     line.hear(Heard::Closed { stats: Vec::new() });
     assert!(!line.call.finished());
-    let heard =
-        Heard::RecordingEnded { recording: RecordingId(0), bytes: 44, duration_ms: 0, degraded_ms: 0 };
+    let heard = Heard::RecordingEnded {
+        recording: RecordingId(0),
+        bytes: 44,
+        duration_ms: 0,
+        degraded_ms: 0,
+        sha256: [7; 32],
+    };
     assert_eq!(names(&line.hear(heard)), ["recording_completed"]);
     assert!(line.call.finished());
 }
@@ -396,9 +429,170 @@ fn the_description_has_a_new_version_only_when_it_says_something_new() {
     assert_eq!(version(&active), first + 2);
 }
 
+/// What an offer inside the call leads to: the direction of our answer, where media goes from then on, and whether the
+/// watchdog rests.
+fn reoffered(line: &mut Line, offer: &str) -> (String, std::net::SocketAddr, bool) {
+    let event = SessionEvent::Offer { sdp: Some(Bytes::from(offer.to_owned())) };
+    let ((), steps) = line.steps(|call, ctx| call.signalled(ctx, event));
+    let (mut direction, mut to, mut held) = (String::new(), None, None);
+    for step in steps {
+        match step {
+            Step::AnswerOffer(sdp) => {
+                let sdp = String::from_utf8(sdp.to_vec()).unwrap();
+                let word = sdp
+                    .lines()
+                    .rev()
+                    .find(|line| ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"].contains(line));
+                direction = word.unwrap().to_owned();
+            }
+            Step::Media(media::Command::Connect { remote, .. }) => to = Some(remote.address),
+            Step::Media(media::Command::Hold { on, .. }) => held = Some(on),
+            _ => {}
+        }
+    }
+    (direction, to.unwrap(), held.unwrap())
+}
+
+/// FIELD 5.11, 5.12, 5.26 and 5.32: a hold is answered by what was asked (RFC 3264 §6.1, and §8.4 for the old way with an
+/// unspecified address), the watchdog rests meanwhile, and a moved port is followed.
+#[test]
+fn every_kind_of_hold_is_answered_and_a_moved_port_followed() {
+    let mut line = Line::answered(order(false));
+    let active = String::from_utf8(ANSWER.to_vec()).unwrap();
+    let old = active.replace("c=IN IP4 10.0.0.1", "c=IN IP4 0.0.0.0");
+    let moved =
+        active.replace("m=audio 4000", "m=audio 4010").replace("c=IN IP4 10.0.0.1", "c=IN IP4 10.0.0.2");
+    for (offer, direction, to, held) in [
+        (format!("{active}a=sendonly\r\n"), "a=recvonly", "10.0.0.1:4000", true),
+        (format!("{active}a=inactive\r\n"), "a=inactive", "10.0.0.1:4000", true),
+        (format!("{active}a=recvonly\r\n"), "a=sendonly", "10.0.0.1:4000", true),
+        (old, "a=recvonly", "0.0.0.0:4000", true),
+        (active.clone(), "a=sendrecv", "10.0.0.1:4000", false),
+        (moved, "a=sendrecv", "10.0.0.2:4010", false),
+    ] {
+        let got = reoffered(&mut line, &offer);
+        assert_eq!(got, (direction.to_owned(), to.parse().unwrap(), held), "{offer}");
+    }
+}
+
+/// FIELD 5.13 and 5.33: an offer that is asked for in the middle of a call is a whole one, and its port is even.
+#[test]
+fn who_asks_for_an_offer_gets_a_whole_one() {
+    let mut line = Line::answered(order(false));
+    let ((), steps) = line.steps(|call, ctx| call.signalled(ctx, SessionEvent::Offer { sdp: None }));
+    let Some(Step::AnswerOffer(sdp)) = steps.into_iter().next() else { panic!() };
+    let sdp = String::from_utf8(sdp.to_vec()).unwrap();
+    assert!(sdp.contains("m=audio 10000 RTP/AVP 0 101\r\n") && sdp.contains("a=sendrecv\r\n"), "{sdp}");
+    let moved = Bytes::from(String::from_utf8(ANSWER.to_vec()).unwrap().replace("4000", "4020"));
+    let event = SessionEvent::OfferAnswered { sdp: Some(moved) };
+    let ((), steps) = line.steps(|call, ctx| call.signalled(ctx, event));
+    let to = steps.into_iter().find_map(|step| match step {
+        Step::Media(media::Command::Connect { remote, .. }) => Some(remote.address.port()),
+        _ => None,
+    });
+    assert_eq!(to, Some(4020));
+}
+
+/// An UPDATE before the answer is answered like one after it, and its media is heard.
+#[test]
+fn a_change_of_early_media_is_followed() {
+    let mut line = Line::dialled(order(false));
+    let sdp = Some(Bytes::from_static(ANSWER));
+    line.signal(SessionEvent::Progress { code: 183, reason: String::new(), dialog: sip::EarlyId(0), sdp });
+    let moved = String::from_utf8(ANSWER.to_vec()).unwrap().replace("4000", "4030");
+    let (direction, to, held) = reoffered(&mut line, &moved);
+    assert_eq!((direction.as_str(), to.port(), held), ("a=sendrecv", 4030, false));
+}
+
+#[test]
+fn a_session_that_nobody_refreshed_is_a_trunk_failure() {
+    let mut line = Line::answered(order(false));
+    let end =
+        Termination { by: Side::Nobody, cause: TerminationCause::Expired, ..crate::engine::no_invite() };
+    let told = line.signal(SessionEvent::Terminated(end));
+    let ended = CallEvent::Ended { reason: EndReason::TrunkFailure, q850: 41, sip_code: None };
+    assert_eq!(told.last(), Some(&ended));
+}
+
 #[test]
 fn the_longest_call_ends_with_cause_102() {
     let mut line = Line::answered(order(false));
     let told = line.wait(Duration::from_secs(600));
     assert_eq!(told, [CallEvent::Ended { reason: EndReason::MaxDuration, q850: 102, sip_code: None }]);
+}
+
+/// An order whose first trunk has this profile.
+fn order_with(profile: TrunkProfile) -> CallOrder {
+    let mut order = order(false);
+    order.trunks[0].profile = Arc::new(profile);
+    order
+}
+
+fn redirected(contact: &str) -> SessionEvent {
+    SessionEvent::Terminated(Termination {
+        by: Side::Them,
+        cause: TerminationCause::Redirected { code: 302, contacts: vec![contact.parse().unwrap()] },
+        q850: None,
+        retry_after: None,
+        headers: Vec::new(),
+    })
+}
+
+#[test]
+fn a_trunk_at_its_limit_is_passed_over_and_its_place_comes_back() {
+    let one = TrunkProfile { max_calls: 1, ..TrunkProfile::default() };
+    let mut line = Line::dialled(order_with(one.clone()));
+    let plan = line.call.order.trunks[0].clone();
+    assert!(line.gates.enter(line.now.mono, &plan).is_err());
+    line.ask(Command::HangUp { drain: false }).0.unwrap();
+    assert!(line.gates.enter(line.now.mono, &plan).is_ok());
+
+    // The only place of the first is taken: it is never dialled, and the attempt by the second is the first.
+    let mut line = Line::new(order_with(one));
+    line.gates.enter(line.now.mono, &plan).unwrap();
+    let events = line.hear(Heard::Opened { leg: CALLEE });
+    let reason = "its calls are all in use".to_owned();
+    let passed = CallEvent::PassedOver { trunk: "a-endpoint".into(), reason };
+    assert_eq!(events, [passed, CallEvent::Dialing { trunk: "b-endpoint".into(), attempt: 1 }]);
+}
+
+#[test]
+fn a_redirect_is_followed_to_the_trunks_own_networks_alone() {
+    let source_cidrs = vec!["10.0.7.0/24".into()];
+    let own = TrunkProfile { allow_redirects: true, source_cidrs, ..TrunkProfile::default() };
+    let mut line = Line::dialled(order_with(own));
+    for _ in 0..5 {
+        assert!(line.signal(redirected("sip:gw@10.0.7.9:5070")).is_empty());
+        assert_eq!(line.call.redirect().unwrap().to_string(), "sip:gw@10.0.7.9:5070");
+    }
+    assert_eq!(names(&line.signal(redirected("sip:gw@10.0.7.9:5070"))), ["attempt_failed", "dialing"]);
+    assert!(line.call.redirect().is_none());
+    for (allowed, contact) in
+        [(true, "sip:900@203.0.113.9"), (true, "sip:x@name.example"), (false, "sip:x@10.0.0.1")]
+    {
+        let profile = TrunkProfile { allow_redirects: allowed, ..TrunkProfile::default() };
+        let mut line = Line::dialled(order_with(profile));
+        assert_eq!(names(&line.signal(redirected(contact))), ["attempt_failed", "dialing"], "{contact}");
+    }
+}
+
+#[test]
+fn digits_are_heard_as_the_trunk_sends_them() {
+    use media::DigitSource as Source;
+    for (dtmf, heard) in [
+        (Dtmf::Auto, [true, true, true]),
+        (Dtmf::Rfc4733, [true, false, false]),
+        (Dtmf::Inband, [false, true, false]),
+        (Dtmf::Info, [false, false, true]),
+    ] {
+        let mut line = Line::dialled(order_with(TrunkProfile { dtmf, ..TrunkProfile::default() }));
+        let offered = line.call.offer_config().telephone_event;
+        assert_eq!(offered, matches!(dtmf, Dtmf::Auto | Dtmf::Rfc4733), "{dtmf:?}");
+        line.signal(SessionEvent::Answered { sdp: Some(Bytes::from_static(ANSWER)) });
+        for (source, heard) in [Source::Rfc4733, Source::Inband, Source::Info].into_iter().zip(heard) {
+            line.now = line.now.plus(Duration::from_secs(1));
+            let events = line.hear(Heard::Digit { leg: CALLEE, digit: '5', source });
+            assert_eq!(!events.is_empty(), heard, "{dtmf:?} {source:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::call::{Amd as Verdict, AmdStatus, CallOrder, EndReason, Surface};
-use crate::model::event::{DigitSource, GatherEnd, PlayTo, RecordingSize};
+use crate::model::event::{Checksum, DigitSource, Fault, GatherEnd, PlayTo, RecordingSize};
 use crate::model::{CallId, PhoneNumber, Timestamp};
 
 const T0: Timestamp = Timestamp(1_771_322_520_000);
@@ -25,6 +25,7 @@ fn order(use_amd: bool) -> CallOrder {
         max_duration_ms: 3_600_000,
         use_amd,
         record: true,
+        record_channels: media::Channels::Mono,
         voice_name: "en-US-Neural2-A".into(),
         webhook_url: Some("https://example.com/hook".into()),
         created_at: T0,
@@ -100,21 +101,22 @@ fn recordings_are_told_from_start_to_file() {
     let stopped = CallEvent::RecordingStopped { recording: recording() };
     let events = vec![CallEvent::Answered, started.clone(), stopped];
     assert_told(false, events, "recording.stopped", 2, "answered", &object(false));
-    let completed = CallEvent::RecordingCompleted { recording: recording(), size: size.clone() };
+    let paused = CallEvent::RecordingPaused { recording: recording() };
+    let events = vec![CallEvent::Answered, started.clone(), paused.clone()];
+    let more = object(true).replace("\"bridge\"", "\"bridge\",\"paused\":true");
+    assert_told(false, events.clone(), "recording.paused", 2, "answered", &more);
+    let events = [events, vec![CallEvent::RecordingResumed { recording: recording() }]].concat();
+    assert_told(false, events, "recording.resumed", 3, "answered", &object(true));
+    let (sha256, sum) = (Checksum([7; 32]), "07".repeat(32));
+    let completed = CallEvent::RecordingCompleted { recording: recording(), size: size.clone(), sha256 };
     let events = vec![CallEvent::Answered, started.clone(), ended(EndReason::NormalHangup, 16), completed];
-    let more = format!("{},\"size\":114320,\"duration\":7", object(false));
+    let whole = object(false).replace("\"bridge\"", &format!("\"bridge\",\"sha256\":\"{sum}\""));
+    let more = format!("{whole},\"size\":114320,\"duration\":7");
     assert_told(false, events, "recording.completed", 3, "completed", &more);
-    let failed = CallEvent::RecordingFailed { recording: recording(), reason: "ENOSPC /x".into(), size };
-    let more =
-        format!("{},\"size\":114320,\"duration\":7,\"error\":\"Recording could not be kept\"", object(false));
-    assert_told(
-        false,
-        vec![CallEvent::Answered, started, failed],
-        "recording.completed",
-        2,
-        "answered",
-        &more,
-    );
+    let failed = CallEvent::RecordingFailed { recording: recording(), reason: "disk_full".into(), size };
+    let why = "\"reason\":\"disk_full\",\"error\":\"Recording could not be kept\"";
+    let more = format!("{},\"size\":114320,\"duration\":7,{why}", object(false));
+    assert_told(false, vec![CallEvent::Answered, started, failed], "recording.failed", 2, "answered", &more);
 }
 
 #[test]
@@ -211,8 +213,14 @@ fn other_facts_are_not_told() {
     for event in [CallEvent::Queued, CallEvent::Proceeding, CallEvent::Ringing] {
         assert_eq!(told(false, vec![event]), None);
     }
-    let failed =
-        CallEvent::AttemptFailed { trunk: "a".into(), code: 503, reason: String::new(), elapsed_ms: 1 };
+    let failed = CallEvent::AttemptFailed {
+        trunk: "a".into(),
+        code: 503,
+        reason: String::new(),
+        elapsed_ms: 1,
+        retry_after_s: None,
+        fault: Fault::Trunk,
+    };
     assert_eq!(told(false, vec![dialing(1), failed]), None);
 }
 

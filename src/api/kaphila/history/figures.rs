@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::model::Timestamp;
 use crate::store::history::{DAY_MS, DayCount, OutcomeCount};
@@ -59,14 +60,23 @@ impl Serialize for Rounded {
 }
 
 /// The dashboard's numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DashboardStats)]
 pub(super) struct Stats {
+    /// Balance; -1: unlimited.
     total_credits: i64,
+    /// All calls.
     total_calls: i64,
+    /// Calls that were answered.
     successful_calls: i64,
+    /// Percent, two decimals.
+    #[schema(value_type = f64)]
     success_rate: Rounded,
+    /// Calls since midnight UTC.
     calls_today: i64,
+    /// Of these, answered ones.
     successful_calls_today: i64,
+    /// Calls since Monday.
     calls_this_week: i64,
 }
 
@@ -113,16 +123,27 @@ fn all_calls(counts: &[DayCount]) -> i64 {
 }
 
 /// The analytics' numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AnalyticsOverview)]
 pub(super) struct Overview {
+    /// All calls.
     total_calls: i64,
+    /// Answered and over.
     completed_calls: i64,
+    /// Neither completed nor unanswered.
     failed_calls: i64,
+    /// Nobody answered.
     no_answer_calls: i64,
+    /// A person answered, as detection says.
     human_calls: i64,
+    /// A machine answered, as detection says.
     machine_calls: i64,
+    /// Seconds of a completed call, one decimal.
+    #[schema(value_type = f64)]
     avg_duration: Rounded,
+    /// Percent, two decimals.
+    #[schema(value_type = f64)]
     success_rate: Rounded,
 }
 
@@ -146,11 +167,16 @@ impl Overview {
 }
 
 /// One day's calls.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AnalyticsDay)]
 pub(super) struct Day {
+    /// `YYYY-MM-DD`.
     date: String,
+    /// All calls.
     total_calls: i64,
+    /// Answered and over.
     completed: i64,
+    /// Neither completed nor unanswered.
     failed: i64,
 }
 
@@ -171,10 +197,15 @@ pub(super) fn daily(counts: &[DayCount]) -> Vec<Day> {
 }
 
 /// How much of all calls one status is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AnalyticsShare)]
 pub(super) struct Share {
+    /// The status.
     status: String,
+    /// Its calls.
     count: i64,
+    /// Percent of all calls, two decimals.
+    #[schema(value_type = f64)]
     percentage: Rounded,
 }
 

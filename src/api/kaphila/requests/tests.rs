@@ -29,8 +29,9 @@ fn a_number_is_all_a_call_needs() {
         voice_name: "en-US-Neural2-A".into(),
         ring_timeout_s: 30,
         record: None,
+        record_channels: media::Channels::Mono,
     };
-    assert_eq!(call, expected);
+    assert_eq!(PlaceCall::from(call), expected);
 }
 
 #[test]
@@ -38,11 +39,11 @@ fn every_field_of_a_call_is_read() {
     let body = r#"{"number":"+1 (415) 555-0100","webhookUrl":"https://example.com/hooks/calls","callerId":"+19172452367",
         "useAmd":true,"voiceName":"x","ringTimeout":120,"record":false}"#;
     let call = place(body.as_bytes(), &webhooks()).unwrap();
-    assert_eq!(call.submitted_number, "+1 (415) 555-0100");
+    assert_eq!(call.number, "+1 (415) 555-0100");
     assert_eq!(call.to.digits(), "14155550100");
     assert_eq!(call.caller_id, Some(CallerId::Number("+19172452367".into())));
     assert_eq!(call.webhook_url.as_deref(), Some("https://example.com/hooks/calls"));
-    assert_eq!((call.use_amd, call.ring_timeout_s, call.record), (true, 120, Some(false)));
+    assert_eq!((call.use_amd, call.ring_timeout, call.record), (true, 120, Some(false)));
 }
 
 #[test]
@@ -106,8 +107,11 @@ fn bad_options_of_a_call_are_named() {
 
 #[test]
 fn hangup_needs_a_call() {
-    assert_eq!(hang_up(br#"{"callId":"1.2"}"#).unwrap(), ("1.2".into(), false));
-    assert_eq!(hang_up(br#"{"callId":"1.2","drain":true}"#).unwrap(), ("1.2".into(), true));
+    assert_eq!(hang_up(br#"{"callId":"1.2"}"#).unwrap(), HangUp { call_id: "1.2".into(), drain: false });
+    assert_eq!(
+        hang_up(br#"{"callId":"1.2","drain":true}"#).unwrap(),
+        HangUp { call_id: "1.2".into(), drain: true }
+    );
     assert_eq!(error_of(hang_up(b"{}")), "callId is required");
     assert_eq!(error_of(hang_up(br#"{"callId":12}"#)), "callId must be a string");
     assert_eq!(error_of(hang_up(br#"{"callId":"a\u0000b"}"#)), "Invalid callId");
@@ -116,8 +120,11 @@ fn hangup_needs_a_call() {
 #[test]
 fn speech_has_text_and_a_target() {
     let said = say(br#"{"callId":"1.2","text":"<speak>hi</speak>","playTo":"channel"}"#).unwrap();
-    assert_eq!(said, Say { call: "1.2".into(), text: "<speak>hi</speak>".into(), to: PlayTo::Channel });
-    assert_eq!(say(br#"{"callId":"1.2","text":"a"}"#).unwrap().to, PlayTo::Bridge);
+    assert_eq!(
+        said,
+        Say { call_id: "1.2".into(), text: "<speak>hi</speak>".into(), play_to: PlayTo::Channel }
+    );
+    assert_eq!(say(br#"{"callId":"1.2","text":"a"}"#).unwrap().play_to, PlayTo::Bridge);
     assert_eq!(error_of(say(br#"{"text":"a"}"#)), "callId is required");
     for text in ["", "  ", "\\u0000\\n"] {
         let body = format!("{{\"callId\":\"1.2\",\"text\":\"{text}\"}}");
@@ -136,7 +143,10 @@ fn speech_has_text_and_a_target() {
 #[test]
 fn sounds_stay_below_their_root() {
     let played = play(br#"{"callId":"1.2","file":"custom/welcome"}"#).unwrap();
-    assert_eq!(played, Play { call: "1.2".into(), file: "custom/welcome".into(), to: PlayTo::Bridge });
+    assert_eq!(
+        played,
+        Play { call_id: "1.2".into(), file: "custom/welcome".into(), play_to: PlayTo::Bridge }
+    );
     assert_eq!(error_of(play(br#"{"callId":"1.2"}"#)), "file is required");
     let long = "a".repeat(129);
     for file in
@@ -149,13 +159,13 @@ fn sounds_stay_below_their_root() {
 
 #[test]
 fn a_gather_has_its_bounds() {
-    let (call, asked) = gather(br#"{"callId":"1.2","text":"Enter"}"#).unwrap();
-    assert_eq!((call.as_str(), asked.num_digits, asked.timeout_ms), ("1.2", 1, 10_000));
-    assert_eq!((asked.finish_on_key, asked.replace, asked.to), (None, false, PlayTo::Bridge));
+    let asked = gather(br#"{"callId":"1.2","text":"Enter"}"#).unwrap();
+    assert_eq!((asked.call_id.as_str(), asked.num_digits, asked.timeout), ("1.2", 1, 10_000));
+    assert_eq!((asked.finish_on_key, asked.replace, asked.play_to), (None, false, PlayTo::Bridge));
     let body =
         br##"{"callId":"1.2","text":"E","numDigits":32,"timeout":120000,"finishOnKey":"#","replace":true}"##;
-    let (_, asked) = gather(body).unwrap();
-    assert_eq!((asked.num_digits, asked.timeout_ms, asked.finish_on_key), (32, 120_000, Some('#')));
+    let asked = gather(body).unwrap();
+    assert_eq!((asked.num_digits, asked.timeout, asked.finish_on_key), (32, 120_000, Some('#')));
     assert!(asked.replace);
     assert_eq!(error_of(gather(br#"{"callId":"1.2"}"#)), "text is required");
     for (member, error) in [
@@ -210,14 +220,16 @@ fn analytics_are_of_one_to_365_days() {
     for (body, days) in
         [("", 7), ("{}", 7), (r#"{"days":null}"#, 7), (r#"{"days":1}"#, 1), (r#"{"days":365}"#, 365)]
     {
-        assert_eq!(analytics(body.as_bytes()), Ok(days), "{body}");
+        assert_eq!(analytics(body.as_bytes()), Ok(Analytics { days }), "{body}");
     }
     for body in [r#"{"days":0}"#, r#"{"days":366}"#, r#"{"days":"7"}"#, r#"{"days":7.0}"#, r#"{"days":-7}"#] {
         let error = Fault::Bad("days must be an integer from 1 to 365".into());
         assert_eq!(analytics(body.as_bytes()), Err(error), "{body}");
     }
     assert!(analytics(b"[]").is_err());
-    assert_eq!((dashboard(b""), dashboard(b"{}"), dashboard(br#"{"x":1}"#)), (Ok(()), Ok(()), Ok(())));
+    for body in ["", "{}", r#"{"x":1}"#] {
+        assert_eq!(dashboard(body.as_bytes()), Ok(Nothing {}), "{body}");
+    }
     assert!(dashboard(b"nothing").is_err());
 }
 
@@ -245,4 +257,25 @@ fn file_names_lead_nowhere_else() {
     ] {
         assert_eq!(filename(name), Err(bad("Invalid filename")), "{name:?}");
     }
+}
+
+/// The properties of a documented body are the fields that its parser asks for, no more and no fewer.
+fn documented_as_read<B: ToSchema, R>(body: &str, read: impl FnOnce(&[u8]) -> Result<R, Fault>) {
+    let schema = serde_json::to_value(B::schema()).unwrap();
+    let documented: std::collections::BTreeSet<String> =
+        schema["properties"].as_object().into_iter().flat_map(|members| members.keys().cloned()).collect();
+    let asked = crate::api::fields::asked(|| assert!(read(body.as_bytes()).is_ok(), "{body}"));
+    assert_eq!(documented, asked, "{}", B::name());
+}
+
+#[test]
+fn bodies_are_documented_as_they_are_read() {
+    documented_as_read::<MakeCall, _>(r#"{"number":"14155550100"}"#, |body| place(body, &webhooks()));
+    documented_as_read::<HangUp, _>(r#"{"callId":"1.2"}"#, hang_up);
+    documented_as_read::<Say, _>(r#"{"callId":"1.2","text":"a"}"#, say);
+    documented_as_read::<Play, _>(r#"{"callId":"1.2","file":"a"}"#, play);
+    documented_as_read::<GatherDigits, _>(r#"{"callId":"1.2","text":"a"}"#, gather);
+    documented_as_read::<CallLogs, _>("{}", call_logs);
+    documented_as_read::<Analytics, _>("{}", analytics);
+    documented_as_read::<Nothing, _>("{}", dashboard);
 }

@@ -1,0 +1,165 @@
+//! Programs of others as peers: baresip answers a call and is spoken with, Kamailio stands in the middle, stays in the path
+//! and forks.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::audio::{chirp, likeness, read_wav, read_wav_file, split_tone, tone, write_wav};
+use crate::harness::{Process, Server, free_port, go, home, number, until, wait_bound};
+use crate::receiver::Receiver;
+use crate::sipp::Sipp;
+use crate::uas::{Script, Uas};
+
+/// Answers by itself, sends 440 Hz, and writes down what it hears.
+const BARESIP: &str = "sip_listen LISTEN
+module_path /usr/lib/baresip/modules
+module account.so
+module g711.so
+module aufile.so
+module aubridge.so
+module sndfile.so
+module_app menu.so
+audio_source aufile,FOLDER/tone.wav
+audio_player aubridge,sink
+rtp_ports FIRST-LAST
+snd_path FOLDER
+";
+
+/// Stays in the path and rings two far ends at once.
+const KAMAILIO: &str = r#"
+debug=2
+log_stderror=yes
+fork=no
+children=2
+auto_aliases=no
+listen=udp:LISTEN
+loadmodule "sl.so"
+loadmodule "tm.so"
+loadmodule "rr.so"
+loadmodule "pv.so"
+loadmodule "textops.so"
+loadmodule "siputils.so"
+loadmodule "corex.so"
+request_route {
+    if (is_method("CANCEL")) { t_relay(); exit; }
+    if (has_totag()) {
+        if (loose_route()) { t_relay(); exit; }
+        if (is_method("ACK")) { t_relay(); exit; }
+        sl_send_reply("481", "No route");
+        exit;
+    }
+    record_route();
+    $ru = "sip:one@FIRST";
+    append_branch("sip:two@SECOND");
+    t_relay();
+}
+"#;
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
+}
+
+/// Starts it for calls to one number, as a trunk dials it.
+async fn baresip(number: &str) -> (Process, SocketAddr, PathBuf) {
+    let addr = loopback();
+    let folder = home("baresip");
+    let rtp = free_port() & !1;
+    let config = BARESIP
+        .replace("LISTEN", &addr.to_string())
+        .replace("FIRST", &rtp.to_string())
+        .replace("LAST", &rtp.saturating_add(20).to_string())
+        .replace("FOLDER", &folder.display().to_string());
+    let account = format!("<sip:00{number}@{addr}>;regint=0;answermode=auto\n");
+    for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
+        std::fs::write(folder.join(name), text).expect("the folder can be written");
+    }
+    write_wav(&folder.join("tone.wav"), &tone(440.0, 60.0, 8000.0));
+    let mut command = Command::new("baresip");
+    command.arg("-f").arg(&folder).current_dir(&folder);
+    let mut process = Process::start("baresip", &mut command, folder.join("baresip.log"));
+    wait_bound(addr, &mut process).await;
+    (process, addr, folder)
+}
+
+async fn kamailio(first: SocketAddr, second: SocketAddr) -> (Process, SocketAddr) {
+    let addr = loopback();
+    let folder = home("kamailio-fork");
+    let config = KAMAILIO.replace("LISTEN", &addr.to_string());
+    let config = config.replace("FIRST", &first.to_string()).replace("SECOND", &second.to_string());
+    let file = folder.join("kamailio.cfg");
+    std::fs::write(&file, config).expect("the folder can be written");
+    let mut command = Command::new("kamailio");
+    command.args(["-DD", "-E", "-m", "16", "-M", "4", "-Y"]).arg(&folder).arg("-f").arg(&file);
+    let mut process = Process::start_group("kamailio", &mut command, folder.join("kamailio.log"));
+    wait_bound(addr, &mut process).await;
+    (process, addr)
+}
+
+#[test]
+fn baresip_answers_and_sound_goes_both_ways() {
+    go(async {
+        let number = number("0100");
+        let (_baresip, addr, folder) = baresip(&number).await;
+        let server = Server::start("baresip-caller", &[]).await;
+        server.put_sound("custom/chirp.wav", &chirp(1.0));
+        let (key, _) = server.key_on("10", &[addr]);
+        let hooks = Receiver::start().await;
+        let call = key.answered_call(&json!({"number": number, "webhookUrl": hooks.url()})).await;
+        sleep(Duration::from_millis(1500)).await;
+        key.post("/play", &json!({"callId": call, "file": "custom/chirp", "playTo": "channel"}))
+            .await
+            .expect(200);
+        // What is said after it has been heard when the sound has, too.
+        key.post("/voice", &json!({"callId": call, "text": "Bye.", "playTo": "channel"})).await.expect(200);
+        hooks.wait("tts.played").await;
+        key.hang_up(&call).await;
+        hooks.wait("recording.completed").await;
+        // What we heard: a sine and little else.
+        let download = key.get(&format!("/recordings/{call}/download")).await;
+        assert_eq!(download.status, 200);
+        let heard = read_wav(&download.body);
+        let middle = &heard[8000..16_000];
+        let (level, rest) = split_tone(middle, 440.0);
+        assert!(level > -20.0 && level > rest + 20.0, "440 Hz at {level:.1} dBm0, the rest at {rest:.1}");
+        // What it heard: the sound that was played.
+        let theirs = until(10.0, "baresip has written what it heard", async || {
+            let files = std::fs::read_dir(&folder).ok()?.flatten().map(|file| file.path());
+            files.into_iter().find(|path| path.to_string_lossy().ends_with("-dec.wav"))
+        })
+        .await;
+        let template: Vec<f64> = chirp(1.0).iter().map(|sample| f64::from(*sample)).collect();
+        let alike = until(10.0, "the file is whole", async || {
+            let alike = likeness(&template, &read_wav_file(&theirs));
+            (alike > 0.9).then_some(alike)
+        })
+        .await;
+        assert!(alike > 0.9);
+    });
+}
+
+/// FIELD 5.4: requests inside a dialog go by the route set, here through a proxy that both sides must use.
+#[test]
+fn kamailio_forks_stays_in_the_path_and_routes_what_follows() {
+    go(async {
+        let mut one = Sipp::start("proxied", 1).await;
+        let two = Uas::start(Script::Ring).await;
+        let (_kamailio, proxy) = kamailio(one.addr, two.addr).await;
+        let server = Server::start("proxied-caller", &[]).await;
+        let (key, _) = server.key_on("10", &[proxy]);
+        let call = key.answered_call(&json!({"number": number("0100")})).await;
+        // The far end holds and resumes through the proxy meanwhile.
+        sleep(Duration::from_millis(2500)).await;
+        let live = key.get("/calls").await.expect(200);
+        assert_eq!(live["activeCalls"], 1, "{live}");
+        key.hang_up(&call).await;
+        assert_eq!(key.wait_ended(&call).await["status"], "completed");
+        one.went_well().await;
+        assert_eq!(two.count("CANCEL"), 1, "the fork that only rang is cancelled");
+        assert_eq!(two.count("BYE"), 0);
+    });
+}
