@@ -1,7 +1,7 @@
 //! Customers that keep the server busy and take every failure calmly: they place calls, speak into them, hang some
 //! up and leave others to their far end. They remember which calls they were promised.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::harness::number;
 pub(crate) struct Promised {
     calls: Mutex<Vec<String>>,
     asked: AtomicUsize,
+    enough: AtomicBool,
 }
 
 impl Promised {
@@ -31,9 +32,9 @@ impl Promised {
     }
 }
 
-/// Customers at work; they stop when this is dropped.
+/// Customers at work.
 pub(crate) struct Customers {
-    pub(crate) promised: Arc<Promised>,
+    promised: Arc<Promised>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -45,13 +46,14 @@ impl Customers {
             (0..count).map(|_| tokio::spawn(live(key.clone(), hooks.to_owned(), promised.clone()))).collect();
         Self { promised, tasks }
     }
-}
 
-impl Drop for Customers {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
+    /// Lets each finish what it is at, so that no request is left on its way; what they were told.
+    pub(crate) async fn stop(self) -> Arc<Promised> {
+        self.promised.enough.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("no customer panics");
         }
+        self.promised
     }
 }
 
@@ -65,7 +67,7 @@ async fn ask(key: &Key, path: &str, body: &Value) -> Option<Value> {
 }
 
 async fn live(key: Key, hooks: String, promised: Arc<Promised>) {
-    loop {
+    while !promised.enough.load(Ordering::Relaxed) {
         promised.asked.fetch_add(1, Ordering::Relaxed);
         let order = json!({"number": number("0100"), "webhookUrl": hooks});
         let Some(placed) = ask(&key, "/makecall", &order).await else {

@@ -24,6 +24,12 @@ impl Past {
         self.events.iter().filter(|event| event["type"] == kind).count()
     }
 
+    /// Whether each recording that was begun has come to its end.
+    fn recorded(&self) -> bool {
+        let over = self.count("recording_completed") + self.count("recording_failed");
+        self.count("recording_started") == over
+    }
+
     /// Whether it was answered, by its events.
     pub(crate) fn answered(&self) -> bool {
         self.count("answered") > 0
@@ -31,7 +37,7 @@ impl Past {
 }
 
 /// Every call of a key, by the log, with all events.
-pub(crate) async fn history(key: &Key) -> Vec<Past> {
+async fn history(key: &Key) -> Vec<Past> {
     let mut past = Vec::new();
     for page in 1.. {
         let logs = key.post("/api/call-logs", &json!({"page": page, "page_size": 100})).await.expect(200);
@@ -49,8 +55,8 @@ pub(crate) async fn history(key: &Key) -> Vec<Past> {
     past
 }
 
-/// Waits until no call is up any more and the log says so too.
-pub(crate) async fn settled(key: &Key) {
+/// Waits until no call is up any more, the log says so too and every recording is done; all calls then.
+pub(crate) async fn settled(key: &Key) -> Vec<Past> {
     until(30.0, "every call has ended", async || {
         let live = key.get("/calls").await.expect(200);
         if live["totalCalls"] != 0 {
@@ -64,6 +70,11 @@ pub(crate) async fn settled(key: &Key) {
         (open == 0).then_some(())
     })
     .await;
+    until(30.0, "every recording is done", async || {
+        let past = history(key).await;
+        past.iter().all(Past::recorded).then_some(past)
+    })
+    .await
 }
 
 /// Each call has one end and its row says what its events say.
@@ -80,8 +91,7 @@ pub(crate) fn one_end_each(past: &[Past]) {
         let status = call.row["status"].as_str().unwrap_or_default();
         assert!(!matches!(status, "ringing" | "answered" | ""), "not final: {told}");
         assert!(status != "completed" || call.answered(), "{told}");
-        let (begun, kept) = (call.count("recording_started"), call.count("recording_completed"));
-        assert_eq!(begun, kept + call.count("recording_failed"), "{told}");
+        assert!(call.recorded(), "{told}");
     }
 }
 

@@ -7,7 +7,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use crate::customers::Customers;
 use crate::harness::{Server, go_within};
-use crate::invariants::{every_end_arrives, history, money_is_exact, no_torn_file, one_end_each, settled};
+use crate::invariants::{every_end_arrives, money_is_exact, no_torn_file, one_end_each, settled};
 use crate::receiver::Receiver;
 use crate::uas::{Script, Uas};
 
@@ -40,11 +40,8 @@ fn a_server_killed_at_any_moment_loses_nothing_and_counts_nothing_twice() {
             server.crash();
             server.start_again().await;
         }
-        let promised = customers.promised.clone();
-        drop(customers);
-        settled(&key).await;
-
-        let past = history(&key).await;
+        let promised = customers.stop().await;
+        let past = settled(&key).await;
         println!(
             "seed {seed}: {kills} kills, {} calls asked for, {} accepted, {} in the log, {} of them answered",
             promised.asked(),

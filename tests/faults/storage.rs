@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::api::bare;
 use crate::harness::{Server, go, home, number, until};
-use crate::invariants::{every_end_arrives, history, money_is_exact, one_end_each, settled};
+use crate::invariants::{every_end_arrives, money_is_exact, one_end_each, settled};
 use crate::receiver::Receiver;
 use crate::uas::Uas;
 
@@ -49,9 +49,8 @@ fn a_database_that_cannot_be_written_holds_up_no_call_and_loses_none() {
         key.hang_up(&second).await;
         locked.close().await.expect("the lock is let go");
 
-        settled(&key).await;
+        let past = settled(&key).await;
         hooks.wait_nth("call.ended", 2).await;
-        let past = history(&key).await;
         assert_eq!(past.len(), 2);
         one_end_each(&past);
         money_is_exact(&key, 10, &past).await;
@@ -115,8 +114,7 @@ fn a_full_disk_under_the_database_holds_up_no_call_and_loses_none() {
 
         std::fs::remove_file(filler).expect("the filler can be removed");
         key.hang_up(&second).await;
-        settled(&key).await;
-        let past = history(&key).await;
+        let past = settled(&key).await;
         one_end_each(&past);
         money_is_exact(&key, 10, &past).await;
         every_end_arrives(&key, &hooks, &past).await;
