@@ -128,7 +128,7 @@ pub struct Paths {
 #[serde(default, deny_unknown_fields)]
 pub struct Recordings {
     /// Days that they are kept where their key says nothing; 0: for ever.
-    pub keep_days: u32,
+    pub retention_days: u32,
     /// No recording begins on a disk with less room, bytes.
     pub min_free_bytes: u64,
     /// What links to recordings begin with, e.g. `https://calls.example.com`; empty: the host that was asked.
@@ -351,7 +351,7 @@ impl Default for Paths {
 impl Default for Recordings {
     fn default() -> Self {
         let min_free_bytes = 256 * 1024 * 1024;
-        Self { keep_days: 0, min_free_bytes, link_base: String::new(), upload: Upload::default() }
+        Self { retention_days: 30, min_free_bytes, link_base: String::new(), upload: Upload::default() }
     }
 }
 

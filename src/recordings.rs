@@ -48,7 +48,7 @@ pub enum RecordingsError {
 pub struct Recordings {
     db: Db,
     folder: PathBuf,
-    keep_days: u32,
+    retention_days: u32,
     min_free_bytes: u64,
     delete_local: bool,
     links: Links,
@@ -67,7 +67,7 @@ impl Recordings {
         let links = Links::open(&db).await?;
         Ok(Self {
             folder: config.paths.recordings.clone(),
-            keep_days: settings.keep_days,
+            retention_days: settings.retention_days,
             min_free_bytes: settings.min_free_bytes,
             delete_local: settings.upload.delete_local,
             remote: Remote::open(&settings.upload)?,

@@ -1,11 +1,11 @@
 //! `trunkline doctor` (CONTRACT 0.8): looks at everything that a server needs, one check after another, and says in
-//! plain words what is well, what is doubtful and what is broken. It changes nothing; a database or a folder that is
-//! not there yet is no fault, for the server makes it.
+//! plain words what is well, what is doubtful and what is broken. A database or a folder that is not there yet is no
+//! fault, for the server makes it; neither is made here. A database of an older version is brought up to date, as by
+//! every command.
 
 use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,17 +14,15 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Config;
+use crate::control::trunks::probe::probe;
 use crate::model::Timestamp;
 use crate::store::backup::Saver;
-use crate::store::{Db, StoreError};
+use crate::store::{Db, StoreError, without_password};
 
 /// Less free space than this is doubtful, bytes.
 const FREE_MIN: u64 = 512 * 1024 * 1024;
 
-/// How long a trunk may take to answer.
-const TRUNK_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long anything else may take.
+/// How long a database or another server may take to answer.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Check the configuration, the database, folders, sockets, trunks, voices and keys.
@@ -205,26 +203,12 @@ fn folder_is_well(folder: &Path, written: bool) -> io::Result<u64> {
     } else {
         std::fs::read_dir(folder)?;
     }
-    free_bytes(folder)
-}
-
-#[expect(unsafe_code, reason = "statvfs has no safe form in the standard library")]
-fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
-    let mut stats = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends in NUL and the structure is the one statvfs fills in; it is read after success only.
-    let stats = unsafe {
-        if libc::statvfs(path.as_ptr(), stats.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        stats.assume_init()
-    };
-    Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
+    media::driver::free_bytes(folder)
 }
 
 async fn database(report: &mut Report, config: &Config, now: Timestamp) {
     let url = &config.database.url;
-    let shown = shown(url);
+    let shown = without_password(url);
     // Looked at without a change first: opening it for good would bring its schema up to date.
     if let Err(error) = tokio::time::timeout(WITHIN, Saver::open(url))
         .await
@@ -282,112 +266,15 @@ async fn rows(report: &mut Report, db: &Db, now: Timestamp) -> Result<(), StoreE
             report.well(&what, "switched off");
             continue;
         }
-        match options(&trunk.proxy).await {
-            Ok(said) => report.well(&what, said),
-            Err(error) => report.add(&what, Finding::Doubtful, error),
-        }
+        let found = probe(&trunk).await;
+        report.add(&what, if found.alive { Finding::Well } else { Finding::Doubtful }, found.words);
     }
     Ok(())
-}
-
-/// Asks a trunk whether it is there (RFC 3261 §11). Any answer is one.
-async fn options(proxy: &str) -> Result<String, String> {
-    let (place, udp) = place(proxy);
-    let found = tokio::time::timeout(WITHIN, tokio::net::lookup_host(&place)).await;
-    let found = found.map_err(|_| format!("{place} is not resolved in time"))?;
-    let address = found.map_err(|error| format!("{place} is not resolved: {error}"))?.next();
-    let address = address.ok_or_else(|| format!("{place} has no address"))?;
-    if !udp {
-        let connected = tokio::time::timeout(TRUNK_WITHIN, TcpStream::connect(address)).await;
-        let connected = connected.map_err(|_| format!("{address}: no connection in time"))?;
-        return connected
-            .map(|_| format!("{address} takes connections"))
-            .map_err(|e| format!("{address}: {e}"));
-    }
-    let local: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    let asking = async {
-        let socket = tokio::net::UdpSocket::bind(local).await?;
-        socket.connect(address).await?;
-        let local = socket.local_addr()?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
-        let token = format!("{:016x}", u64::from_be_bytes(random));
-        let request = format!(
-            "OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{token};rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:doctor@{local}>;tag={token}\r\nTo: <sip:{address}>\r\n\
-             Call-ID: {token}\r\nCSeq: 1 OPTIONS\r\nContact: <sip:doctor@{local}>\r\nContent-Length: 0\r\n\r\n"
-        );
-        let mut datagram = [0; 2048];
-        // UDP loses a packet now and then (RFC 3261 §17.1.2.2: T1 is 500 ms).
-        for _ in 0..5 {
-            socket.send(request.as_bytes()).await?;
-            let read = tokio::time::timeout(Duration::from_millis(500), socket.recv(&mut datagram)).await;
-            if let Ok(length) = read {
-                let text = String::from_utf8_lossy(&datagram[..length?]).into_owned();
-                return Ok(text.lines().next().unwrap_or_default().to_owned());
-            }
-        }
-        Err(io::Error::other("no answer to OPTIONS"))
-    };
-    let answered = tokio::time::timeout(TRUNK_WITHIN, asking).await;
-    match answered.unwrap_or_else(|_| Err(io::Error::other("no answer to OPTIONS"))) {
-        Ok(line) => match line.strip_prefix("SIP/2.0 ") {
-            Some(status) => Ok(format!("{address} answers {status}")),
-            None => Err(format!("{address} answers something that is not SIP")),
-        },
-        Err(error) => Err(format!("{address}: {error}")),
-    }
-}
-
-/// Host and port of a `sip:` URI, and whether it is spoken to over UDP.
-fn place(proxy: &str) -> (String, bool) {
-    let secure = proxy.starts_with("sips:");
-    let rest = proxy.split_once(':').map_or(proxy, |(_, rest)| rest);
-    let (place, parameters) = rest.split_once(';').unwrap_or((rest, ""));
-    let transport = parameters.split(';').find_map(|parameter| parameter.strip_prefix("transport="));
-    let transport = transport.map_or(if secure { "tls" } else { "udp" }.to_owned(), str::to_ascii_lowercase);
-    let port = if transport == "tls" { 5061 } else { 5060 };
-    let has_port = place.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let bare = place.starts_with('[') && place.ends_with(']');
-    let place = if has_port && !bare { place.to_owned() } else { format!("{place}:{port}") };
-    (place, transport == "udp")
-}
-
-/// A database's URL without its password.
-fn shown(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) if parsed.password().is_some() => {
-            // A URL that has a password can have another.
-            let _ = parsed.set_password(Some("…"));
-            parsed.to_string()
-        }
-        _ => url.to_owned(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        let text = shown("postgres://user:hush@db.example/calls");
-        assert!(text.starts_with("postgres://user:") && !text.contains("hush"), "{text}");
-        assert_eq!(shown("sqlite://a.db"), "sqlite://a.db");
-    }
-
-    #[test]
-    fn proxies_are_places() {
-        for (proxy, expected) in [
-            ("sip:127.0.0.1:5070;transport=udp", ("127.0.0.1:5070", true)),
-            ("sip:carrier.example", ("carrier.example:5060", true)),
-            ("sip:[::1]", ("[::1]:5060", true)),
-            ("sip:[::1]:5071;transport=TCP", ("[::1]:5071", false)),
-            ("sip:carrier.example;transport=tls", ("carrier.example:5061", false)),
-        ] {
-            assert_eq!(place(proxy), (expected.0.to_owned(), expected.1), "{proxy}");
-        }
-    }
 
     #[test]
     fn one_broken_thing_is_enough() {
@@ -403,22 +290,5 @@ mod tests {
             (told["ok"].as_bool(), told["checks"][2]["finding"].as_str()),
             (Some(false), Some("broken"))
         );
-    }
-
-    #[tokio::test]
-    async fn a_trunk_is_asked() {
-        let there = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let proxy = format!("sip:{};transport=udp", there.local_addr().unwrap());
-        let answering = tokio::spawn(async move {
-            let mut datagram = [0; 2048];
-            let (length, from) = there.recv_from(&mut datagram).await.unwrap();
-            assert!(datagram[..length].starts_with(b"OPTIONS sip:"));
-            there.send_to(b"SIP/2.0 404 Not Found\r\n\r\n", from).await.unwrap();
-        });
-        assert!(options(&proxy).await.unwrap().ends_with(" answers 404 Not Found"));
-        answering.await.unwrap();
-        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let proxy = format!("sip:{}", silent.local_addr().unwrap());
-        assert!(options(&proxy).await.unwrap_err().ends_with("no answer to OPTIONS"));
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a recording's time: `recordings.keep_days` after its end, or what its key says instead. The file goes
+//! The end of a recording's time: `recordings.retention_days` after its end, or what its key says instead. The file goes
 //! first, here and where it was uploaded to, then the row is marked; the row itself stays for the log. A recording
 //! that is being written is never looked at.
 
@@ -20,7 +20,8 @@ impl Recordings {
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, RecordingsError> {
         let (mut swept, mut after) = (0, (Timestamp(i64::MIN), String::new()));
         loop {
-            let rows = self.db.outlived_recordings(self.keep_days, now, (after.0, &after.1), BATCH).await?;
+            let rows =
+                self.db.outlived_recordings(self.retention_days, now, (after.0, &after.1), BATCH).await?;
             let Some(last) = rows.last() else { return Ok(swept) };
             after = (last.created_at, last.recording.clone());
             for row in &rows {

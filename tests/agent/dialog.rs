@@ -1,10 +1,7 @@
 //! What happens inside and around dialogs, with SIPp as the far end: each scenario holds one point of one RFC, and
 //! SIPp fails the run when the program does not play its part.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::api::Key;
 use crate::carrier::Carrier;
@@ -40,10 +37,10 @@ impl Stage {
         ended
     }
 
-    /// A call that is hung up over HTTP after a while; the last webhook.
-    async fn until_we_hang_up(mut self, after_ms: u64) -> Value {
+    /// A call that is hung up over HTTP as soon as a message with this text was sent or received; the last webhook.
+    async fn until_we_hang_up(mut self, said: &str) -> Value {
         let call = self.key.answered_call(&self.order()).await;
-        sleep(Duration::from_millis(after_ms)).await;
+        self.far.said(said).await;
         self.key.hang_up(&call).await;
         let ended = self.hooks.wait("call.ended").await.json;
         self.far.went_well().await;
@@ -59,7 +56,7 @@ fn cause(ended: &Value) -> (&str, &str) {
 #[test]
 fn a_plain_call_is_answered_and_hung_up() {
     go(async {
-        let ended = Stage::new("answer").await.until_we_hang_up(200).await;
+        let ended = Stage::new("answer").await.until_we_hang_up("\nACK ").await;
         assert_eq!(cause(&ended), ("api_hangup", "16"));
     });
 }
@@ -67,7 +64,7 @@ fn a_plain_call_is_answered_and_hung_up() {
 #[test]
 fn what_is_said_reliably_is_acknowledged() {
     go(async {
-        let ended = Stage::new("prack").await.until_we_hang_up(200).await;
+        let ended = Stage::new("prack").await.until_we_hang_up("\nACK ").await;
         assert_eq!(cause(&ended), ("api_hangup", "16"));
     });
 }
@@ -84,7 +81,7 @@ fn updates_are_answered_before_and_after_the_answer() {
 #[test]
 fn a_session_interval_too_small_is_raised() {
     go(async {
-        Stage::new("timer_422").await.until_we_hang_up(200).await;
+        Stage::new("timer_422").await.until_we_hang_up("\nACK ").await;
     });
 }
 
@@ -143,7 +140,7 @@ fn reinvites_that_cross_are_sorted_out() {
 #[test]
 fn of_two_forks_one_has_the_call() {
     go(async {
-        let ended = Stage::new("fork").await.until_we_hang_up(500).await;
+        let ended = Stage::new("fork").await.until_we_hang_up("\nBYE ").await;
         assert_eq!(cause(&ended), ("api_hangup", "16"));
     });
 }
@@ -192,7 +189,7 @@ fn keys_by_info_are_heard() {
 #[test]
 fn methods_that_nobody_asked_for_have_their_answers() {
     go(async {
-        Stage::new("methods").await.until_we_hang_up(1500).await;
+        Stage::new("methods").await.until_we_hang_up("\nSIP/2.0 500 ").await;
     });
 }
 

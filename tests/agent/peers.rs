@@ -152,8 +152,8 @@ fn kamailio_forks_stays_in_the_path_and_routes_what_follows() {
         let server = Server::start("proxied-caller", &[]).await;
         let (key, _) = server.key_on("10", &[proxy]);
         let call = key.answered_call(&json!({"number": number("0100")})).await;
-        // The far end holds and resumes through the proxy meanwhile.
-        sleep(Duration::from_millis(2500)).await;
+        // The far end holds and resumes through the proxy.
+        one.said("CSeq: 2 ACK").await;
         let live = key.get("/calls").await.expect(200);
         assert_eq!(live["activeCalls"], 1, "{live}");
         key.hang_up(&call).await;

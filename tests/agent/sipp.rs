@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Process, free_port, home, wait_bound};
+use crate::harness::{Process, free_port, home, until, wait_bound};
 
 /// A running SIPp.
 pub(crate) struct Sipp {
@@ -56,6 +56,14 @@ impl Sipp {
     pub(crate) async fn went_well(&mut self) {
         let status = self.process.exited(40.0).await;
         assert!(status.success(), "SIPp is not content ({status}):\n{}", self.messages());
+    }
+
+    /// Waits until a text stands in a message that was sent or received.
+    pub(crate) async fn said(&self, text: &str) {
+        until(15.0, &format!("SIPp's messages hold {text:?}"), async || {
+            self.messages().contains(text).then_some(())
+        })
+        .await;
     }
 
     /// Everything sent and received.

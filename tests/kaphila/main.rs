@@ -10,6 +10,8 @@ mod carrier;
 mod harness;
 mod receiver;
 mod rtp;
+#[path = "../agent/sipp.rs"]
+#[expect(dead_code, reason = "shared with another test program")]
 mod sipp;
 mod uas;
 

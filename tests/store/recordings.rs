@@ -90,8 +90,9 @@ async fn recordings_go_when_their_time_is_over_and_their_rows_stay() {
     ] {
         kept.recording(&call, name, state, begun).await;
     }
-    assert_eq!(kept.open().await.sweep(days(1000)).await.unwrap(), 0, "kept for ever unless said otherwise");
-    kept.config.recordings.keep_days = 3;
+    kept.config.recordings.retention_days = 0;
+    assert_eq!(kept.open().await.sweep(days(1000)).await.unwrap(), 0, "kept for ever");
+    kept.config.recordings.retention_days = 3;
     let recordings = kept.open().await;
     assert_eq!(recordings.sweep(days(3)).await.unwrap(), 0, "its time counts from its end");
     assert_eq!(recordings.sweep(days(3).plus_ms(1000)).await.unwrap(), 2);
@@ -107,7 +108,7 @@ async fn recordings_go_when_their_time_is_over_and_their_rows_stay() {
 #[tokio::test]
 async fn a_key_has_its_own_time_and_what_cannot_be_removed_is_tried_again() {
     let mut kept = Kept::new().await;
-    kept.config.recordings.keep_days = 10;
+    kept.config.recordings.retention_days = 10;
     let mut calls = Vec::new();
     for (id, days) in [(1, None), (2, Some(2)), (3, Some(0))] {
         let key = key(&kept.db, None).await;
@@ -136,7 +137,7 @@ fn days_ago() -> Timestamp {
 #[tokio::test]
 async fn more_than_one_portion_is_swept_in_one_go() {
     let mut kept = Kept::new().await;
-    kept.config.recordings.keep_days = 1;
+    kept.config.recordings.retention_days = 1;
     let call = kept.call(key(&kept.db, None).await.id, 1).await;
     for n in 0..230 {
         kept.recording(&call, &format!("call-{n:03}"), RecordingState::Done, T0.plus_ms(n / 7)).await;
@@ -174,7 +175,7 @@ async fn a_folder_takes_uploads_once_and_gives_them_back() {
     let there = kept.scratch.path().join("there");
     kept.config.recordings.upload.url = format!("file://{}", there.display());
     kept.config.recordings.upload.delete_local = true;
-    kept.config.recordings.keep_days = 1;
+    kept.config.recordings.retention_days = 1;
     let owner = key(&kept.db, None).await.id;
     let call = kept.call(owner, 1).await;
     kept.recording(&call, "one", RecordingState::Done, T0).await;
@@ -332,7 +333,7 @@ async fn a_bucket_takes_small_and_large_recordings_and_gives_them_back() {
     let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
 
     let mut kept = Kept::new().await;
-    kept.config.recordings.keep_days = 1;
+    kept.config.recordings.retention_days = 1;
     let upload = &mut kept.config.recordings.upload;
     upload.url = "s3://my-bucket/calls/2026".into();
     (upload.endpoint, upload.region) = (endpoint, "eu-test".into());

@@ -81,7 +81,7 @@ fn rtp(rtp: &Rtp) -> Result<(), ConfigError> {
 }
 
 fn recordings(recordings: &Recordings) -> Result<(), ConfigError> {
-    must("recordings.keep_days", recordings.keep_days <= 36_500, "must be at most 36500")?;
+    must("recordings.retention_days", recordings.retention_days <= 36_500, "must be at most 36500")?;
     let floor = recordings.min_free_bytes <= 1 << 50;
     must("recordings.min_free_bytes", floor, "must be at most 2^50")?;
     let base = recordings.link_base.as_str();
