@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use trunkline::config::Webhooks;
 use trunkline::model::call::{CallOrder, CallView, Surface};
+use trunkline::model::purpose::Purpose;
 use trunkline::model::{CallId, PhoneNumber};
 use trunkline::store::Db;
 use trunkline::store::accounts::NewKey;
@@ -107,12 +108,14 @@ fn order(key: i64, call: u128) -> Result<CallOrder, Failure> {
         id: CallId(call),
         kaphila_id: format!("1771322520.{call}"),
         surface: Surface::Kaphila,
+        purpose: Purpose::default(),
         key,
         tenant: "default".into(),
         submitted_number: to.e164(),
         to,
         from: None,
         trunks: Vec::new(),
+        redials_ms: Vec::new(),
         ring_timeout_ms: 30_000,
         max_duration_ms: 3_600_000,
         use_amd: false,

@@ -4,16 +4,22 @@
 //! to 0.4).
 
 pub mod admin;
+pub mod claude_phone;
+pub mod door;
 pub mod download;
 pub mod fault;
 pub mod fields;
 pub mod gate;
+pub mod hamming;
 pub mod idempotency;
 pub mod kaphila;
 pub mod openapi;
+pub mod phony;
+pub mod voxforge;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +30,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::clock;
 use crate::control::admission::Admission;
 use crate::control::idempotency::Idempotency;
 use crate::control::{Calls, Rooms};
@@ -43,15 +50,23 @@ pub struct App {
     pub calls: Arc<Calls>,
     /// What was done before.
     pub idempotency: Idempotency,
+    /// How many WebSockets each key has.
+    pub sockets: phony::sockets::Places,
+    /// Fetches what customers name by its address.
+    pub fetching: reqwest::Client,
+    /// When this process began to serve.
+    pub started: Instant,
 }
 
 impl App {
-    /// Control over these rooms, ready to be asked.
-    pub fn new(rooms: Rooms) -> Self {
+    /// Control over these rooms, ready to be asked; `fetching` goes to addresses that customers name, and so must be
+    /// guarded.
+    pub fn new(rooms: Rooms, fetching: reqwest::Client) -> Self {
         let admission = Arc::new(Admission::new(Arc::clone(&rooms.config), rooms.db.clone()));
         let idempotency = Idempotency::new(rooms.db.clone());
         let calls = Arc::new(Calls::new(rooms.clone()));
-        Self { rooms, admission, calls, idempotency }
+        let (sockets, started) = (phony::sockets::Places::default(), clock::now().mono);
+        Self { rooms, admission, calls, idempotency, sockets, fetching, started }
     }
 
     /// Refuses new calls from here on; what is live goes on.
@@ -77,10 +92,22 @@ pub struct Dialect {
 }
 
 /// Every surface that is served.
-pub const DIALECTS: &[Dialect] = &[kaphila::DIALECT, admin::DIALECT];
+pub const DIALECTS: &[Dialect] = &[
+    kaphila::DIALECT,
+    phony::DIALECT,
+    hamming::DIALECT,
+    claude_phone::DIALECT,
+    voxforge::DIALECT,
+    admin::DIALECT,
+];
 
 /// The webhook forms of all surfaces, for the journal and the webhook worker.
-pub const FORMATS: &[&dyn Format] = &[&kaphila::events::Kaphila];
+pub const FORMATS: &[&dyn Format] = &[
+    &kaphila::events::Kaphila,
+    &hamming::events::Hamming,
+    &claude_phone::events::ClaudePhone,
+    &voxforge::events::VoxForge,
+];
 
 /// Carries each response's id, for support and for the logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

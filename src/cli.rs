@@ -1,5 +1,5 @@
 //! The commands beside `serve` (CONTRACT 0.8): `keys …`, `trunks …`, `tenants …`, `numbers …`, `webhooks …`, `backup`,
-//! `restore` and `doctor`. They work on the configured database, beside a
+//! `restore`, `speech …` and `doctor`. They work on the configured database, beside a
 //! running server, whose next request sees what they did. A key's secret is printed when it is made and never again.
 //!
 //! This room parses arguments and prints; what it may change is decided by the store.
@@ -8,6 +8,7 @@ mod backup;
 mod doctor;
 mod keys;
 mod numbers;
+mod speech;
 mod tenants;
 mod trunks;
 mod webhooks;
@@ -24,6 +25,7 @@ pub use backup::{BackupArgs, RestoreArgs};
 pub use doctor::{DoctorArgs, unreadable};
 pub use keys::KeysArgs;
 pub use numbers::NumbersArgs;
+pub use speech::SpeechArgs;
 pub use tenants::TenantsArgs;
 pub use trunks::TrunksArgs;
 pub use webhooks::WebhooksArgs;
@@ -99,6 +101,11 @@ pub async fn trunks(args: TrunksArgs, config: &Config) -> Result<(), CliError> {
     let text = trunks::run(args, &db, clock::now().wall).await;
     db.close().await;
     print(&text?)
+}
+
+/// Runs `trunkline speech …` and prints its result.
+pub async fn speech(args: SpeechArgs, config: &Config) -> Result<(), CliError> {
+    print(&speech::run(args, config).await?)
 }
 
 /// Runs `trunkline backup` and prints its result.

@@ -2,6 +2,7 @@
 //! environment ([`load`]). An unknown setting is an error that names it.
 
 pub mod load;
+pub mod speech;
 pub mod trunk;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::model::Secret;
+
+pub use speech::{Llm, Speech};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,10 +38,22 @@ pub struct Config {
     pub callerid: CallerIds,
     /// Bounds of everything.
     pub limits: Limits,
+    /// What keys of each plan may do on VoxForge.
+    pub plans: Plans,
+    /// Agents' ways.
+    pub agent: Agent,
+    /// Twilio's platform as a peer.
+    pub twilio: Twilio,
     /// Answering-machine detection.
     pub amd: Amd,
-    /// Voices.
+    /// Voices and recognisers.
     pub speech: Speech,
+    /// The language model.
+    pub llm: Llm,
+    /// Who may use Claude Phone without a key.
+    pub claude_phone: ClaudePhone,
+    /// Who may tell of calls elsewhere.
+    pub hamming: Hamming,
     /// Trunks that are upserted at start.
     pub trunk: Vec<TrunkConfig>,
 }
@@ -85,6 +100,8 @@ pub struct Sip {
     pub external_address: String,
     /// The same for IPv6 trunks, where `udp` is `[::]`; empty: likewise.
     pub external_ipv6: String,
+    /// Networks (CIDR) whose hosts are told our own address whatever the external ones are, for SIP and RTP.
+    pub local_nets: Vec<String>,
     /// A DNS server's address for the names of trunks, else the system's.
     pub resolver: String,
 }
@@ -183,6 +200,10 @@ pub struct Webhooks {
 pub struct RateLimit {
     /// Kaphila's window, seconds.
     pub kaphila_window_s: u64,
+    /// Requests of one key to Phony in any 60 s.
+    pub phony_per_minute: u32,
+    /// The same in any hour.
+    pub phony_per_hour: u32,
 }
 
 /// `[callerid]`
@@ -205,6 +226,8 @@ pub struct Limits {
     pub media_timeout_s: u32,
     /// Requests a second by one key, whatever the route.
     pub requests_per_second_per_key: u32,
+    /// Frames that may wait for the reader of a WebSocket.
+    pub ws_queue_frames: usize,
     /// Playbacks queued on one call.
     pub playback_queue_max: usize,
     /// How long SIGTERM waits for calls, seconds.
@@ -215,6 +238,98 @@ pub struct Limits {
     pub trunk_bench_s: u32,
 }
 
+/// `[plans]` (CONTRACT 0.8). What a plan does not say is as it is by default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plans {
+    /// `[plans.starter]`
+    pub starter: Plan,
+    /// `[plans.professional]`
+    pub professional: Plan,
+    /// `[plans.business]`
+    pub business: Plan,
+    /// `[plans.enterprise]`
+    pub enterprise: Plan,
+}
+
+/// One plan; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plan {
+    /// Requests of one key in a window of 60 s.
+    pub requests_per_minute: Option<u32>,
+    /// Agents of one tenant.
+    pub max_agents: Option<u32>,
+    /// Live calls of one key.
+    pub max_concurrent_calls: Option<u32>,
+}
+
+/// What a plan allows; `None`: anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanLimits {
+    /// Requests of one key in a window of 60 s.
+    pub requests_per_minute: Option<u32>,
+    /// Agents of one tenant.
+    pub max_agents: Option<u32>,
+    /// Live calls of one key.
+    pub max_concurrent_calls: Option<u32>,
+}
+
+impl Default for Plans {
+    fn default() -> Self {
+        let plan = |requests_per_minute, max_agents, max_concurrent_calls| Plan {
+            requests_per_minute: Some(requests_per_minute),
+            max_agents: Some(max_agents),
+            max_concurrent_calls: Some(max_concurrent_calls),
+        };
+        Self {
+            starter: plan(60, 3, 2),
+            professional: plan(300, 10, 10),
+            business: plan(600, 50, 50),
+            enterprise: plan(0, 0, 0),
+        }
+    }
+}
+
+impl Plans {
+    /// What the plan of this name allows. A plan that nobody knows allows what the smallest does.
+    pub fn limits(&self, plan: &str) -> PlanLimits {
+        let (set, [requests, agents, calls]) = match plan {
+            "enterprise" => (self.enterprise, [0, 0, 0]),
+            "business" => (self.business, [600, 50, 50]),
+            "professional" => (self.professional, [300, 10, 10]),
+            _ => (self.starter, [60, 3, 2]),
+        };
+        let limit = |set: Option<u32>, own: u32| Some(set.unwrap_or(own)).filter(|most| *most > 0);
+        PlanLimits {
+            requests_per_minute: limit(set.requests_per_minute, requests),
+            max_agents: limit(set.max_agents, agents),
+            max_concurrent_calls: limit(set.max_concurrent_calls, calls),
+        }
+    }
+}
+
+/// `[twilio]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Twilio {
+    /// Checks who connects to `/relay/ws`, and signs where we connect to an application; empty: neither.
+    #[serde(deserialize_with = "load::secret")]
+    pub auth_token: Secret,
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agent {
+    /// Nobody speaks for so long, seconds: one silence.
+    pub silence_s: u32,
+    /// So many silences in a row end the call.
+    pub silence_repeats: u8,
+    /// Said where an agent has nothing of its own to say.
+    pub fallback_text: String,
+}
+
 /// `[amd]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -223,19 +338,31 @@ pub struct Amd {
     pub initial_silence: String,
 }
 
-/// `[speech]`
+/// `[claude_phone]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Speech {
-    /// Tried in order: `embedded`, `espeak`, `flite`.
-    pub tts: Vec<String>,
-    /// Prompt cache in memory, bytes.
-    pub cache_bytes: usize,
+pub struct ClaudePhone {
+    /// Its routes are served.
+    pub enabled: bool,
+    /// Peers that need no key, beside this machine's own programs (CIDRs).
+    pub allow_cidrs: Vec<String>,
+    /// Names of this server that requests without a key may be sent to, beside `localhost` and addresses.
+    pub allow_hosts: Vec<String>,
+}
+
+/// `[hamming]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hamming {
+    /// The `whsec_…` that signs what comes to `/webhook/callback`; empty: none.
+    #[serde(deserialize_with = "load::secret")]
+    pub callback_secret: Secret,
 }
 
 /// `[[trunk]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(rename_all = "camelCase")]
 pub struct TrunkConfig {
     /// Name.
     pub name: String,
@@ -245,6 +372,7 @@ pub struct TrunkConfig {
     pub username: String,
     /// Digest password.
     #[serde(deserialize_with = "load::secret")]
+    #[schema(value_type = String, default = "")]
     pub password: Secret,
     /// Before the number.
     pub dial_prefix: String,
@@ -324,6 +452,7 @@ impl Default for Sip {
             tls_ca: PathBuf::new(),
             external_address: String::new(),
             external_ipv6: String::new(),
+            local_nets: Vec::new(),
             resolver: String::new(),
         }
     }
@@ -371,7 +500,7 @@ impl Default for Webhooks {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { kaphila_window_s: 3600 }
+        Self { kaphila_window_s: 3600, phony_per_minute: 50, phony_per_hour: 1000 }
     }
 }
 
@@ -382,11 +511,19 @@ impl Default for Limits {
             max_call_duration_s: 3600,
             media_timeout_s: 30,
             requests_per_second_per_key: 500,
+            ws_queue_frames: 1000,
             playback_queue_max: 20,
             drain_s: 30,
             journal_lag_max: 20_000,
             trunk_bench_s: 30,
         }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        let fallback_text = "I am sorry, I cannot help with that right now.".to_owned();
+        Self { silence_s: 30, silence_repeats: 2, fallback_text }
     }
 }
 
@@ -396,9 +533,9 @@ impl Default for Amd {
     }
 }
 
-impl Default for Speech {
+impl Default for ClaudePhone {
     fn default() -> Self {
-        Self { tts: vec!["embedded".into()], cache_bytes: 64 * 1024 * 1024 }
+        Self { enabled: true, allow_cidrs: Vec::new(), allow_hosts: Vec::new() }
     }
 }
 

@@ -1,16 +1,21 @@
 //! The control room: everything that is decided before the engine acts. It says who may ask ([`admission`]), which
 //! way a call goes ([`routing`], [`trunks`]), what may be dialled ([`numbers`], [`policy`]), what was done before
-//! ([`idempotency`]), and carries
+//! ([`idempotency`]), what becomes of calls that come in ([`inbound`]), and carries
 //! the verbs out ([`Calls`]). It never reads HTTP and never words an answer: it says no with a [`Refusal`], and each
 //! surface has its own words for those.
 
 pub mod admission;
+pub mod adopt;
+pub mod agents;
 pub mod calls;
 pub mod idempotency;
+pub mod inbound;
 pub mod numbers;
+pub mod placing;
 pub mod policy;
 pub mod rate;
 pub mod routing;
+pub mod transfer;
 pub mod trunks;
 
 use std::net::IpAddr;
@@ -28,7 +33,8 @@ use crate::store::{Db, StoreError};
 use routing::Resolver;
 use trunks::Fleet;
 
-pub use calls::{Calls, Gather, PlaceCall, Placed};
+pub use calls::{Calls, Gather, Named};
+pub use placing::{PlaceCall, Placed, Queued, Record, Script};
 
 /// The rooms that control works with; made once, shared by all requests.
 #[derive(Clone)]
@@ -53,6 +59,8 @@ pub struct Rooms {
     pub fleet: Arc<Fleet>,
     /// Where the trunks are.
     pub resolver: Arc<Resolver>,
+    /// A recogniser and a language model are configured: agents hold their conversations themselves.
+    pub converses: bool,
 }
 
 /// Who is asking in this request.
@@ -89,6 +97,11 @@ pub enum Refusal {
         /// Seconds until the next call may be placed.
         retry_after_s: u64,
     },
+    /// The latest calls have all failed by their trunks; `retry_after_s` is at least 1.
+    CircuitOpen {
+        /// Seconds until a call is tried again.
+        retry_after_s: u64,
+    },
     /// The key's calls have taken or hold as many credits today as they may.
     DayIsSpent,
     /// No live call of this key has that id.
@@ -120,6 +133,10 @@ pub enum Refusal {
         /// Enabled trunks of the key.
         total: usize,
     },
+    /// The call is being transferred, or was.
+    Transferring,
+    /// Another application talks on the call.
+    Attended,
     /// The engine is full, stopping or too far behind.
     Unavailable,
     /// A request of the same `Idempotency-Key` is still being done.
@@ -136,6 +153,8 @@ impl From<CommandError> for Refusal {
             CommandError::GatherInProgress => Self::GatherInProgress,
             CommandError::QueueFull => Self::QueueFull,
             CommandError::NoActiveRecording => Self::NoActiveRecording,
+            CommandError::Transferring => Self::Transferring,
+            CommandError::Attended => Self::Attended,
             CommandError::Unavailable => Self::Unavailable,
         }
     }
@@ -162,6 +181,9 @@ pub enum Failure {
     /// No random bits could be had for an id.
     #[error("the system gives no random numbers")]
     Random,
+    /// The contact that a campaign wanted to call is somebody else's by now, or not to be called any more.
+    #[error("the contact is not to be called")]
+    Superseded,
     /// The task that placed the call panicked.
     #[error("placing a call panicked")]
     Panicked,

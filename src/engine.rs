@@ -7,6 +7,8 @@ pub mod driver;
 mod call;
 mod gates;
 mod gather;
+mod inbound;
+mod opening;
 mod outcome;
 mod ports;
 mod target;
@@ -25,15 +27,29 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use sip::{SessionEvent, SessionId};
 
-use crate::model::call::{Accepted, CallOrder, Command, CommandError};
+use crate::model::call::{Accepted, CallOrder, Command, CommandError, Overheard};
+use crate::model::cidr::Cidr;
 use crate::model::event::Stamped;
+use crate::model::incoming::Incoming;
 use crate::model::trunk::{TrunkNews, TrunkWatch};
 use crate::model::{CallId, Now};
-use call::{Call, Ctx, Seeds, Step};
+use call::{Call, Ctx, SecondStep, Seeds, Step};
 use gates::Gates;
+use inbound::Desk;
 use ports::Ports;
 use target::target;
 use watch::Watches;
+
+/// A network whose hosts reach us without the router that hides us from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalNet {
+    /// The network.
+    pub net: Cidr,
+    /// Our address in it, for Via, Contact and From.
+    pub signalling: IpAddr,
+    /// And for session descriptions.
+    pub media: IpAddr,
+}
 
 /// What the engine needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -46,6 +62,8 @@ pub struct Settings {
     pub media_address: IpAddr,
     /// What session descriptions say to trunks of the other IP version, where there are such.
     pub media_address_other: Option<IpAddr>,
+    /// Networks that are told our own addresses in place of the four above.
+    pub local_nets: Vec<LocalNet>,
     /// Where RTP sockets are bound.
     pub rtp_bind: IpAddr,
     /// First and last RTP port.
@@ -65,12 +83,24 @@ pub struct Settings {
 impl Settings {
     /// What From headers say to a trunk.
     fn sip_address_for(&self, trunk: IpAddr) -> IpAddr {
-        of_version(self.sip_address, self.sip_address_other, trunk)
+        let local = self.local(trunk).map(|local| local.signalling);
+        local.unwrap_or_else(|| of_version(self.sip_address, self.sip_address_other, trunk))
     }
 
     /// What session descriptions say to a trunk.
     fn media_address_for(&self, trunk: IpAddr) -> IpAddr {
-        of_version(self.media_address, self.media_address_other, trunk)
+        let local = self.local(trunk).map(|local| local.media);
+        local.unwrap_or_else(|| of_version(self.media_address, self.media_address_other, trunk))
+    }
+
+    fn local(&self, peer: IpAddr) -> Option<&LocalNet> {
+        self.local_nets.iter().find(|local| local.net.contains(peer))
+    }
+
+    /// What Via and Contact say to a peer, where that is not what they say to all: `own`, the trunk's, or ours in its
+    /// network.
+    fn advertised(&self, own: Option<IpAddr>, peer: IpAddr) -> Option<IpAddr> {
+        own.or_else(|| self.local(peer).map(|local| local.signalling))
     }
 }
 
@@ -104,8 +134,12 @@ pub enum Output {
     Media(media::Command),
     /// This happened.
     Event(Stamped),
+    /// For whoever attends the call.
+    Overheard(CallId, Overheard),
     /// This became of a trunk (its endpoint name) apart from any call.
     Trunk(String, TrunkNews),
+    /// Somebody calls: [`Engine::receive`] says what becomes of it.
+    Incoming(Incoming),
 }
 
 /// The engine. See the module's words.
@@ -116,10 +150,13 @@ pub struct Engine {
     sessions: BTreeMap<SessionId, CallId>,
     /// The session of each call's present attempt.
     current: BTreeMap<CallId, SessionId>,
+    /// The session of each call's second party.
+    second: BTreeMap<CallId, SessionId>,
     bridges: BTreeMap<BridgeId, CallId>,
     ports: Ports,
     gates: Gates,
     watches: Watches,
+    desk: Desk,
     deadlines: BTreeSet<(Instant, CallId)>,
     outputs: VecDeque<Output>,
     next_bridge: u64,
@@ -131,8 +168,9 @@ impl Engine {
     /// An engine without calls. All its randomness comes from `seed`.
     pub fn new(settings: Settings, sip: sip::Config, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha8Rng::from_seed(seed);
-        let mut sip_seed = [0; 32];
+        let (mut sip_seed, mut nonce_key) = ([0; 32], [0; 32]);
         rng.fill_bytes(&mut sip_seed);
+        rng.fill_bytes(&mut nonce_key);
         let (min, max) = settings.rtp_ports;
         Self {
             settings,
@@ -140,10 +178,12 @@ impl Engine {
             calls: BTreeMap::new(),
             sessions: BTreeMap::new(),
             current: BTreeMap::new(),
+            second: BTreeMap::new(),
             bridges: BTreeMap::new(),
             ports: Ports::new(min, max),
             gates: Gates::default(),
             watches: Watches::default(),
+            desk: Desk::new(nonce_key),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             next_bridge: 1,
@@ -168,21 +208,27 @@ impl Engine {
     /// # Errors
     /// [`CommandError::Unavailable`] when no call or no RTP port is free; nothing has happened then.
     pub fn originate(&mut self, now: Now, order: Arc<CallOrder>) -> Result<(), CommandError> {
+        let id = order.id;
+        let call = self.new_call(now, order)?;
+        self.calls.insert(id, call);
+        self.with_call(now, id, Call::start);
+        self.pump(now);
+        Ok(())
+    }
+
+    /// A call with a bridge and a port, counted as live.
+    fn new_call(&mut self, now: Now, order: Arc<CallOrder>) -> Result<Call, CommandError> {
         if self.live >= self.settings.max_calls || self.calls.contains_key(&order.id) {
             return Err(CommandError::Unavailable);
         }
         let port = self.ports.take(now.mono).ok_or(CommandError::Unavailable)?;
-        let id = order.id;
         let bridge = BridgeId(self.next_bridge);
         self.next_bridge += 1;
         // 63 bits: some far ends read the o= line into a signed integer.
         let seeds = Seeds { sdp_session: self.rng.next_u64() >> 1, media: self.rng.next_u64() };
-        self.bridges.insert(bridge, id);
-        self.calls.insert(id, Call::new(now, order, bridge, port, seeds));
+        self.bridges.insert(bridge, order.id);
         self.live += 1;
-        self.with_call(now, id, Call::start);
-        self.pump(now);
-        Ok(())
+        Ok(Call::new(now, order, bridge, port, seeds))
     }
 
     /// Asks something of a live call.
@@ -196,7 +242,11 @@ impl Engine {
     }
 
     /// Keeps registrations at these trunks and asks for them now and then; at no others from here on.
-    pub fn watch(&mut self, now: Now, trunks: Vec<TrunkWatch>) {
+    pub fn watch(&mut self, now: Now, mut trunks: Vec<TrunkWatch>) {
+        for trunk in &mut trunks {
+            let own = trunk.external_address;
+            trunk.external_address = self.settings.advertised(own, trunk.hop.address.ip());
+        }
         self.watches.set(now.mono, &mut self.endpoint, trunks);
         self.pump(now);
     }
@@ -213,8 +263,14 @@ impl Engine {
     /// Takes one input in. Drain [`Engine::poll_output`] after it.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
-            Input::Datagram(from, bytes) => self.endpoint.handle_datagram(now.mono, from, bytes),
-            Input::Excess(from, bytes) => self.endpoint.handle_excess(from, bytes),
+            Input::Datagram(from, bytes) => {
+                self.endpoint.handle_datagram(now.mono, from, bytes);
+                self.note_strangers(now);
+            }
+            Input::Excess(from, bytes) => {
+                self.endpoint.handle_excess(from, bytes);
+                self.note_strangers(now);
+            }
             Input::Unreachable(peer) => self.endpoint.handle_transport_error(now.mono, peer),
             Input::Heard(event) => {
                 if let Some(id) = self.bridges.get(&event.bridge).copied() {
@@ -226,6 +282,7 @@ impl Engine {
                 let ours = self.settings.sip_address;
                 let news = self.watches.timeout(now.mono, &mut self.endpoint, ours);
                 self.outputs.extend(news.into_iter().map(|(trunk, news)| Output::Trunk(trunk, news)));
+                self.refuse_forgotten(now);
                 while let Some((at, id)) = self.deadlines.first().copied()
                     && at <= now.mono
                 {
@@ -252,7 +309,8 @@ impl Engine {
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let calls = self.deadlines.first().map(|(at, _)| *at);
-        [calls, self.endpoint.poll_timeout(), self.watches.deadline()].into_iter().flatten().min()
+        let others = [self.endpoint.poll_timeout(), self.watches.deadline(), self.desk.deadline()];
+        others.into_iter().chain([calls]).flatten().min()
     }
 
     /// Hands the endpoint's events to their calls until there are none.
@@ -273,16 +331,12 @@ impl Engine {
                 Some(id) if self.current.get(&id) == Some(&session) => {
                     self.with_call(now, id, |call, ctx| call.signalled(ctx, event));
                 }
+                Some(id) if self.second.get(&id) == Some(&session) => {
+                    self.with_call(now, id, |call, ctx| call.second_signalled(ctx, event));
+                }
                 Some(_) => {}
-                None => self.uninvited(now, session),
+                None => self.at_the_door(now, session, event),
             }
-        }
-    }
-
-    /// Inbound calls are not taken yet: 480, as for a number with nothing assigned.
-    fn uninvited(&mut self, now: Now, session: SessionId) {
-        if let Some(mut session) = self.endpoint.session(session) {
-            session.reject(now.mono, 480, &[]);
         }
     }
 
@@ -316,6 +370,10 @@ impl Engine {
             self.ports.give_back(now.mono, call.port);
             self.bridges.remove(&call.bridge);
             self.current.remove(&id);
+            self.second.remove(&id);
+            if let Some(port) = call.second_port {
+                self.ports.give_back(now.mono, port);
+            }
         } else {
             if let Some(at) = call.deadline() {
                 self.deadlines.insert((at, id));
@@ -333,13 +391,65 @@ impl Engine {
             }
             Step::Media(command) => self.outputs.push_back(Output::Media(command)),
             Step::NextPort => self.next_port(now, call, steps),
+            Step::Second(step) => self.perform_second(now, call, step, steps),
+            Step::Overheard(what) => self.outputs.push_back(Output::Overheard(id, what)),
             Step::Invite(trunk, offer) => self.invite(now, call, trunk, offer, steps),
             Step::HangUp(q850) => {
                 let reason = Some(sip::Q850(q850));
                 self.with_session(id, |session| session.hang_up(now.mono, reason));
             }
+            Step::PickUp(sdp) => self.with_session(id, |session| session.answer(now.mono, sdp)),
             Step::AnswerOffer(sdp) => self.with_session(id, |session| session.answer_offer(now.mono, sdp)),
             Step::RefuseOffer(code) => self.with_session(id, |session| session.reject(now.mono, code, &[])),
+        }
+    }
+
+    fn perform_second(&mut self, now: Now, call: &mut Call, step: SecondStep, steps: &mut VecDeque<Step>) {
+        let id = call.order.id;
+        let session = self.second.get(&id).copied();
+        match step {
+            SecondStep::Open => {
+                // One that could not be opened is somebody else's.
+                if let Some(port) = call.second_port.take() {
+                    self.ports.give_back(now.mono, port);
+                }
+                if let Some(port) = self.ports.take(now.mono) {
+                    call.second_port = Some(port);
+                    self.outputs.push_back(Output::Media(call.open_second(&self.settings, port)));
+                } else {
+                    let mut ctx = Ctx { now, settings: &self.settings, gates: &mut self.gates, steps };
+                    call.second_failed(&mut ctx, 0, "no RTP port");
+                }
+            }
+            SecondStep::Invite(trunk, offer) => {
+                let second = call.second.as_ref();
+                let there = second.and_then(|s| target(&s.order, trunk, (0, None), &self.settings));
+                match there.and_then(|there| self.endpoint.invite(now.mono, there, offer).ok()) {
+                    Some(session) => {
+                        self.sessions.insert(session, id);
+                        self.second.insert(id, session);
+                    }
+                    None => {
+                        let mut ctx = Ctx { now, settings: &self.settings, gates: &mut self.gates, steps };
+                        call.second_signalled(&mut ctx, SessionEvent::Terminated(no_invite()));
+                    }
+                }
+            }
+            SecondStep::HangUp(q850) => {
+                if let Some(mut session) = session.and_then(|session| self.endpoint.session(session)) {
+                    session.hang_up(now.mono, Some(sip::Q850(q850)));
+                }
+            }
+            SecondStep::AnswerOffer(sdp) => {
+                if let Some(mut session) = session.and_then(|session| self.endpoint.session(session)) {
+                    session.answer_offer(now.mono, sdp);
+                }
+            }
+            SecondStep::RefuseOffer(code) => {
+                if let Some(mut session) = session.and_then(|session| self.endpoint.session(session)) {
+                    session.reject(now.mono, code, &[]);
+                }
+            }
         }
     }
 
@@ -365,7 +475,8 @@ impl Engine {
         if let Some(plan) = call.order.trunks.get(trunk) {
             let ours = plan.profile.external_address;
             for hop in &plan.hops {
-                self.endpoint.advertise(hop.address.ip(), ours);
+                let peer = hop.address.ip();
+                self.endpoint.advertise(peer, self.settings.advertised(ours, peer));
             }
         }
         let way = (call.hop(), call.redirect());

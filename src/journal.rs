@@ -6,9 +6,11 @@
 //! database fails, events wait in order and are tried again. What customers are told is rendered by the dialects
 //! ([`Format`]).
 
+mod feed;
 mod live;
 mod record;
 mod recover;
+mod subscribers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +24,7 @@ use crate::model::event::Stamped;
 use crate::store::Db;
 use crate::webhook::Format;
 
+pub use feed::{Feed, Notice, Told};
 pub use live::{Folded, Live};
 pub use record::Recorder;
 pub use recover::{RecoverReport, recover, recover_others};
@@ -54,6 +57,7 @@ pub struct JournalHandle {
     entries: mpsc::UnboundedSender<Message>,
     lag: Arc<AtomicUsize>,
     error: watch::Receiver<Option<String>>,
+    feed: Feed,
 }
 
 impl JournalHandle {
@@ -73,6 +77,11 @@ impl JournalHandle {
             self.lag.fetch_sub(1, Ordering::Relaxed);
             tracing::error!("an event came after the journal had ended");
         }
+    }
+
+    /// Where what happens is told to whoever listens, once it is committed.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// Events recorded and not yet committed.
@@ -116,9 +125,11 @@ impl Journal {
             wake,
             lag: lag.clone(),
             error: error_told,
+            feed: Feed::default(),
         };
+        let feed = committer.feed.clone();
         let task = tokio::spawn(committer.run(entries));
-        (JournalHandle { live, entries: sender, lag, error }, task)
+        (JournalHandle { live, entries: sender, lag, error, feed }, task)
     }
 }
 
@@ -129,6 +140,7 @@ struct Committer {
     wake: Arc<Notify>,
     lag: Arc<AtomicUsize>,
     error: watch::Sender<Option<String>>,
+    feed: Feed,
 }
 
 impl Committer {
@@ -173,6 +185,13 @@ impl Committer {
         self.lag.fetch_sub(batch.len(), Ordering::Relaxed);
         for call in &written.ended {
             self.live.forget(*call);
+        }
+        for (stamped, view) in batch {
+            if let Some(view) = view {
+                let Stamped { call, at, event } = stamped.clone();
+                let (tenant, notice) = (view.order.tenant.clone(), Notice::Fact(Arc::clone(view), event));
+                self.feed.tell(Told { tenant, call, at, notice });
+            }
         }
         if written.deliveries > 0 {
             self.wake.notify_one();

@@ -11,7 +11,9 @@
 //!
 //! Orders and commands go down, events come out, nothing asks back. A room imports only rooms below it.
 
+pub mod agent;
 pub mod api;
+pub mod campaigns;
 pub mod carrier;
 pub mod cli;
 pub mod clock;
@@ -19,10 +21,14 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod engine;
+pub mod hearing;
 pub mod http;
 pub mod journal;
+pub mod llm;
 pub mod model;
+pub mod provider;
 pub mod recordings;
+pub mod relay;
 pub mod server;
 pub mod speech;
 pub mod store;

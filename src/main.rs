@@ -42,6 +42,8 @@ enum Command {
     Numbers(cli::NumbersArgs),
     /// Look at webhooks that were sent, send them again, or receive some for a trial.
     Webhooks(cli::WebhooksArgs),
+    /// Try voices, recognisers and the language model with the configured keys.
+    Speech(cli::SpeechArgs),
     /// Save the database, the sounds and the list of recordings into one file, beside a running server.
     Backup(cli::BackupArgs),
     /// Bring back what was saved.
@@ -101,6 +103,12 @@ async fn run(command: Command, config: Option<&Path>) -> Result<bool, Failure> {
             cli::webhooks(args, &config).await?;
             Ok(true)
         }
+        Command::Speech(args) => {
+            log_to_stderr();
+            let config = settings(config)?;
+            cli::speech(args, &config).await?;
+            Ok(true)
+        }
         Command::Backup(args) => {
             let config = settings(config)?;
             cli::backup(args, &config).await?;
@@ -122,7 +130,7 @@ async fn run(command: Command, config: Option<&Path>) -> Result<bool, Failure> {
 async fn doctor(args: cli::DoctorArgs, path: Option<&Path>) -> Result<bool, Failure> {
     match settings(path) {
         Ok(config) => {
-            let voices = Speech::new(&config.speech).map(|speech| speech.name().to_owned());
+            let voices = Speech::new(&config.speech).map(|speech| speech.providers().join(", then "));
             Ok(cli::doctor(args, &config, voices.map_err(|error| error.to_string())).await?)
         }
         Err(error) => {

@@ -2,47 +2,22 @@
 //! what is parsed here cannot be wrong inside. This room knows no database, no HTTP and no clock.
 
 pub mod account;
+pub mod agent;
 pub mod call;
 pub mod cidr;
+pub mod command;
 pub mod event;
 pub mod forms;
+pub mod id;
+pub mod incoming;
 pub mod proxy;
+pub mod purpose;
 pub mod trunk;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// One call's identity, 128 random bits. Each surface prints its own form of it (CONTRACT 2.1 C1);
-/// Kaphila's `<seconds>.<counter>` is kept beside it, see [`call::CallOrder::kaphila_id`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u128);
-
-impl CallId {
-    /// The 32 lower-case hex digits that the database stores.
-    pub fn hex(self) -> String {
-        format!("{:032x}", self.0)
-    }
-
-    /// Reads [`CallId::hex`] back.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 32 {
-            return None;
-        }
-        u128::from_str_radix(text, 16).ok().map(Self)
-    }
-}
-
-impl fmt::Display for CallId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hex())
-    }
-}
-
-impl fmt::Debug for CallId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hex())
-    }
-}
+pub use id::CallId;
 
 /// Wall-clock time in milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,12 +194,5 @@ mod tests {
         ] {
             assert_eq!(Timestamp::from_iso(text), ms.map(Timestamp), "{text}");
         }
-    }
-
-    #[test]
-    fn ids_survive_their_text_form() {
-        let id = CallId(0x0123_4567_89ab_cdef_0000_1111_2222_3333);
-        assert_eq!(CallId::from_hex(&id.hex()), Some(id));
-        assert_eq!(CallId::from_hex("xyz"), None);
     }
 }

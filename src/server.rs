@@ -4,30 +4,40 @@
 mod sockets;
 mod watch;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::agent;
+use crate::agent::driver::Minds;
 use crate::api::{self, App};
+use crate::campaigns;
 use crate::clock;
 use crate::config::Config;
 use crate::control::Rooms;
+use crate::control::admission::{self, LOCAL_KEY};
+use crate::control::inbound;
 use crate::control::routing::Resolver;
 use crate::control::trunks::{Fleet, keeper};
 use crate::engine::driver::{self, EngineHandle, Parts};
 use crate::engine::{Engine, Settings};
+use crate::hearing::{Hearing, HearingError};
 use crate::http::{ListenError, Listener, Serving};
 use crate::journal::{self, Journal, JournalHandle, Live, RecoverReport};
+use crate::llm::{Llm, LlmError};
+use crate::model::incoming::Incoming;
 use crate::recordings::{self, Recordings, RecordingsError};
+use crate::relay;
 use crate::speech::{Sounds, Speech, SpeechError};
+use crate::store::nodes::Serving as ServingNode;
 use crate::store::trunks::{NewTrunk, TrunkInvalid};
 use crate::store::{Db, StoreError, without_password};
-use crate::webhook::{Worker, WorkerError, WorkerHandle};
+use crate::webhook::{self, Worker, WorkerError, WorkerHandle};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +55,12 @@ pub enum StartError {
     /// The HTTP listener.
     #[error(transparent)]
     Http(#[from] ListenError),
+    /// A recogniser's settings lead nowhere.
+    #[error(transparent)]
+    Hearing(#[from] HearingError),
+    /// The language model's settings lead nowhere.
+    #[error(transparent)]
+    Llm(#[from] LlmError),
     /// A folder could not be made.
     #[error("cannot use folder {path}: {source}")]
     Folder {
@@ -91,7 +107,7 @@ pub struct Server {
     journal: JournalHandle,
     webhooks: WorkerHandle,
     app: App,
-    keeper: JoinHandle<()>,
+    actors: Vec<JoinHandle<()>>,
     archivist: JoinHandle<()>,
     serving: Serving,
     db: Db,
@@ -114,16 +130,7 @@ impl Server {
         let sockets = sockets::open(&config).await?;
         let speech = Speech::new(&config.speech)?;
         let sounds = Sounds::new(config.paths.sounds.clone());
-        let db = Db::open(&config.database.url).await?;
-        let node = db.claim_for_serving().await?;
-        for trunk in &config.trunk {
-            db.upsert_trunk(&NewTrunk::try_from(trunk)?).await?;
-        }
-        let recovered =
-            journal::recover(&db, api::FORMATS.to_vec(), &config.paths.recordings, clock::now().wall).await?;
-        if recovered != RecoverReport::default() {
-            tracing::warn!(?recovered, "closed what the last run left open");
-        }
+        let (db, node) = open_database(&config).await?;
 
         let live = Live::default();
         let wake = Arc::new(Notify::new());
@@ -131,7 +138,8 @@ impl Server {
         let webhooks = Worker::start(db.clone(), api::FORMATS.to_vec(), &config.webhooks, wake.clone())?;
         let bench = Duration::from_secs(config.limits.trunk_bench_s.into());
         let fleet = Arc::new(Fleet::new(bench));
-        let (engine, sip) = start_engine(&config, journal.clone(), Arc::clone(&fleet), sockets)?;
+        let (knock, knocking) = inbound::queue();
+        let (engine, sip) = start_engine(&config, journal.clone(), Arc::clone(&fleet), sockets, knock)?;
 
         let resolver = Arc::new(Resolver::new(config.sip.udp.ip(), &config.sip.resolver));
         let recordings = Arc::new(Recordings::open(&config, db.clone()).await?);
@@ -144,7 +152,9 @@ impl Server {
             recordings: config.paths.recordings.clone(),
         };
         let node = tokio::spawn(watch.run(node));
-        let app = App::new(Rooms {
+        let minds = minds(&config)?;
+        let fetching = webhook::client(&config.webhooks)?;
+        let rooms = Rooms {
             config,
             db: db.clone(),
             live,
@@ -155,10 +165,12 @@ impl Server {
             recordings,
             fleet,
             resolver,
-        });
-        let keeper = keeper::start(app.rooms.clone());
+            converses: minds.is_some(),
+        };
+        let app = App::new(rooms, fetching);
+        let actors = start_actors(&app, minds, knocking);
         let serving = listener.serve(&api::router(app.clone()));
-        Ok(Self { http, https, sip, engine, journal, webhooks, app, keeper, archivist, serving, db, node })
+        Ok(Self { http, https, sip, engine, journal, webhooks, app, actors, archivist, serving, db, node })
     }
 
     /// Where HTTP is served: the first address of the configuration.
@@ -171,16 +183,16 @@ impl Server {
         self.sip
     }
 
-    /// Whether any key exists: the first log lines say how to make one.
+    /// Whether anybody has made a key: the first log lines say how to make one.
     pub async fn has_keys(&self) -> bool {
-        self.db.keys().await.is_ok_and(|keys| !keys.is_empty())
+        self.db.keys().await.is_ok_and(|keys| keys.iter().any(|key| key.key_id != LOCAL_KEY))
     }
 
     /// Stops: no new calls, a while for the live ones, BYE to the rest, files closed, events committed, webhooks
     /// given a last chance (what remains is sent after the next start).
     pub async fn stop(self) {
         self.app.drain();
-        self.keeper.abort();
+        self.actors.iter().for_each(JoinHandle::abort);
         self.engine.drain().await;
         self.journal.flush().await;
         self.webhooks.stop().await;
@@ -190,6 +202,50 @@ impl Server {
         self.node.abort();
         self.db.close().await;
     }
+}
+
+/// The database, this process's to serve from, with what the configuration puts into it, and nothing open in it.
+async fn open_database(config: &Config) -> Result<(Db, ServingNode), StartError> {
+    let db = Db::open(&config.database.url).await?;
+    let node = db.claim_for_serving().await?;
+    for trunk in &config.trunk {
+        db.upsert_trunk(&NewTrunk::try_from(trunk)?).await?;
+    }
+    if config.claude_phone.enabled {
+        db.ensure_key(LOCAL_KEY, admission::local_key(), clock::now().wall).await?;
+    }
+    let recovered =
+        journal::recover(&db, api::FORMATS.to_vec(), &config.paths.recordings, clock::now().wall).await?;
+    if recovered != RecoverReport::default() {
+        tracing::warn!(?recovered, "closed what the last run left open");
+    }
+    Ok((db, node))
+}
+
+/// What agents understand and think with; `None` unless both are configured.
+fn minds(config: &Config) -> Result<Option<Minds>, StartError> {
+    let hearing = Hearing::new(&config.speech)?;
+    let llm = Llm::new(&config.llm)?;
+    let whole = llm.filter(|_| hearing.is_available()).map(|llm| Minds { hearing, llm });
+    if whole.is_none() {
+        tracing::info!(
+            "no recogniser (speech.stt) or no language model (llm.base_url): agents say their first words and listen for silence"
+        );
+    }
+    Ok(whole)
+}
+
+/// What acts by itself: looks after trunks, has campaigns call, talks for agents.
+fn start_actors(app: &App, minds: Option<Minds>, knocking: mpsc::Receiver<Incoming>) -> Vec<JoinHandle<()>> {
+    let (rooms, calls) = (&app.rooms, &app.calls);
+    let mut actors = vec![
+        inbound::start(Arc::clone(calls), knocking),
+        keeper::start(rooms.clone()),
+        campaigns::driver::start(rooms.clone(), Arc::clone(calls)),
+        relay::keeper::start(rooms.clone(), app.fetching.clone()),
+    ];
+    actors.extend(minds.map(|minds| agent::keeper::start(rooms.clone(), Arc::clone(calls), minds)));
+    actors
 }
 
 /// The folders of sounds and recordings. What calls leave behind is nobody else's to hear.
@@ -209,6 +265,7 @@ fn start_engine(
     journal: JournalHandle,
     fleet: Arc<Fleet>,
     sockets: sip::tokio::Sockets,
+    knock: mpsc::Sender<Incoming>,
 ) -> Result<(EngineHandle, SocketAddr), StartError> {
     let bound = sockets.local_addr(sip::Transport::Udp).unwrap_or(config.sip.udp);
     let told = sockets::told(&config.sip.external_address, &config.sip.external_ipv6, bound.ip())?;
@@ -226,7 +283,7 @@ fn start_engine(
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
     let sip_config = sockets::endpoint(config, &sockets, bound, told);
-    let engine = Engine::new(settings(config, told)?, sip_config, seed);
+    let engine = Engine::new(settings(config, told, bound.ip())?, sip_config, seed);
     let news = Arc::clone(&fleet);
     let parts = Parts {
         sockets,
@@ -238,6 +295,7 @@ fn start_engine(
             journal.record(event);
         }),
         trunks: Box::new(move |trunk, told| news.news(trunk, told)),
+        incoming: Box::new(move |incoming| knock.try_send(incoming).is_ok()),
         drain: Duration::from_secs(config.limits.drain_s.into()),
     };
     let (handle, task) = driver::start(engine, parts);
@@ -252,7 +310,7 @@ fn start_engine(
     Ok((handle, SocketAddr::new(told.first, bound.port())))
 }
 
-fn settings(config: &Config, told: sockets::Told) -> Result<Settings, StartError> {
+fn settings(config: &Config, told: sockets::Told, bound: IpAddr) -> Result<Settings, StartError> {
     let rtp = &config.rtp;
     let media = sockets::told(&rtp.external_address, &config.sip.external_ipv6, rtp.bind)?;
     let initial_silence = match config.amd.initial_silence.as_str() {
@@ -265,6 +323,7 @@ fn settings(config: &Config, told: sockets::Told) -> Result<Settings, StartError
         sip_address_other: told.other,
         media_address: media.first,
         media_address_other: media.other,
+        local_nets: sockets::local_nets(config, bound)?,
         rtp_bind: config.rtp.bind,
         rtp_ports: (config.rtp.port_min, config.rtp.port_max),
         leg: media::LegSettings {
@@ -291,6 +350,11 @@ pub async fn announce(server: &Server, config: &Config) {
         config.paths.sounds.display(),
         config.paths.recordings.display()
     );
+    if config.claude_phone.enabled {
+        tracing::info!(
+            "programs on this machine may call by POST /api/outbound-call without a key (claude_phone)"
+        );
+    }
     let first = if server.has_keys().await { "" } else { "there is no API key yet: " };
     tracing::info!("{first}`trunkline keys create NAME --trunks all` makes one");
 }

@@ -14,11 +14,18 @@
 //! (locks, its clock) is used where only several processes need it.
 
 pub mod accounts;
+pub mod agents;
+pub mod appointments;
 pub mod audit;
 pub mod backup;
+pub mod callbacks;
 pub mod calls;
+pub mod campaign_contacts;
+pub mod campaigns;
 pub mod caps;
+pub mod contacts;
 pub mod deliveries;
+pub mod endpoints;
 pub mod history;
 pub mod idempotency;
 mod ids;
@@ -27,11 +34,13 @@ mod migrate;
 pub mod nodes;
 pub mod numbers;
 pub mod outbox;
+pub mod past;
 mod pools;
 pub mod rates;
 pub mod recordings;
 pub mod rows;
 mod sql;
+pub mod tenant_calls;
 pub mod tenants;
 pub mod trunks;
 
@@ -114,6 +123,8 @@ pub struct Db {
     pools: Pools,
     /// When each key's `last_used` was last written, so that busy keys are not written at every request.
     touched: Arc<DashMap<i64, i64>>,
+    /// Whose webhooks go to endpoints of their own.
+    subscribers: Arc<endpoints::Subscribers>,
     /// This process's node; 0: none, it does not serve or is the only one.
     node: Arc<AtomicI64>,
 }
@@ -146,7 +157,7 @@ impl Db {
     /// date. `sslmode` and the other parameters of a PostgreSQL URL are those of libpq.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let pools = Pools::open(url).await?;
-        let db = Self { pools, touched: Arc::default(), node: Arc::default() };
+        let db = Self { pools, touched: Arc::default(), subscribers: Arc::default(), node: Arc::default() };
         migrate::run(db.begin().await?).await?;
         Ok(db)
     }

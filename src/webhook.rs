@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use crate::model::call::CallView;
 use crate::model::event::Stamped;
+use crate::model::{Secret, Timestamp};
 
+pub use attempt::client;
 pub use worker::{Worker, WorkerError, WorkerHandle};
 
 /// One webhook body as a dialect writes it.
@@ -96,9 +98,24 @@ pub trait Format: Send + Sync {
     /// The surface's word, equal to [`crate::model::call::Surface::as_str`].
     fn name(&self) -> &'static str;
 
-    /// The body for one event, or `None` where this surface is silent on it. `view` is the call after the event;
-    /// `sequence` counts the bodies of this call to this URL from 1.
-    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Option<Rendered>;
+    /// The bodies for one event, in order; none where this surface is silent on it. `view` is the call after the
+    /// event; `sequence` is the number of the first, counting the bodies of this call to this URL from 1.
+    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Vec<Rendered>;
+
+    /// The body that tells of a call's transcript of so many turns, once the call is over, where this surface does.
+    fn transcript(&self, _at: Timestamp, _view: &CallView, _turns: u32, _sequence: u32) -> Option<Rendered> {
+        None
+    }
+
+    /// Whether this is the form of the endpoints that tenants subscribe for all their calls.
+    fn has_endpoints(&self) -> bool {
+        false
+    }
+
+    /// A header of this surface's own that signs a body, beside those of Standard Webhooks: its name and value.
+    fn own_signature(&self, _newest: &Secret, _body: &[u8]) -> Option<(&'static str, String)> {
+        None
+    }
 
     /// Whether `event` (a name that [`Format::render`] gave) belongs to the terminal class of CONTRACT 0.6.
     fn terminal(&self, event: &str) -> bool;
@@ -112,6 +129,12 @@ pub trait Format: Send + Sync {
 
     /// The time one attempt may take in all.
     fn timeout(&self) -> Duration;
+
+    /// How many deliveries in a row, given up after all their tries, open the circuit of their URL; `None`: only
+    /// receivers that are not there have one.
+    fn breaks_after(&self) -> Option<u32> {
+        None
+    }
 
     /// Whether a 410 stops the rest of the call's events to that URL.
     fn gone_stops_call(&self) -> bool {

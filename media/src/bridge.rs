@@ -127,6 +127,8 @@ impl Bridge {
                 }
             }
             Command::StopPlayback { playback, .. } => self.stop_playback(playback),
+            Command::PausePlayback { on, .. } => self.player.pause(on),
+            Command::Listen { leg, tap, .. } => self.with(leg, |leg| leg.tap = tap),
             Command::Echo { leg, on, .. } => self.with(leg, |leg| leg.echo = on),
             Command::Tone { leg, tone, .. } => {
                 self.with(leg, |leg| leg.tone = tone.map(|tone| Tone::new(&tone.parts)));
@@ -233,6 +235,9 @@ impl Bridge {
             leg.listen(now, room);
             if leg.sounds {
                 total.add(&leg.heard);
+            }
+            if let Some(tap) = &leg.tap {
+                tap.push(if leg.sounds { &leg.heard } else { &SILENCE });
             }
         }
         // Nothing is played into an empty room: what is asked for before the far end is there begins when it is.

@@ -21,6 +21,7 @@ pub mod conceal;
 pub mod driver;
 pub mod dtmf;
 pub mod jitter;
+pub mod latch;
 pub mod mixer;
 pub mod playback;
 pub mod recorder;
@@ -28,6 +29,7 @@ pub mod rtp;
 pub mod sdp;
 pub mod stream;
 pub mod talk;
+pub mod tap;
 pub mod tone;
 pub mod wav;
 
@@ -40,6 +42,7 @@ pub use dtmf::DigitSource;
 pub use jitter::JitterConfig;
 pub use recorder::Channels;
 pub use talk::TalkChange;
+pub use tap::Tap;
 
 /// Samples in a second: the one rate of this crate.
 pub const RATE: u32 = 8000;
@@ -221,6 +224,22 @@ pub enum Command {
         /// Which; `None`: all.
         playback: Option<PlaybackId>,
     },
+    /// Holds everything that is played into the bridge where it is, or lets it go on.
+    PausePlayback {
+        /// The bridge.
+        bridge: BridgeId,
+        /// Hold.
+        on: bool,
+    },
+    /// Gives every frame that a leg is heard to say to a tap as well; silence where there is none.
+    Listen {
+        /// The bridge.
+        bridge: BridgeId,
+        /// The leg.
+        leg: LegId,
+        /// Where the frames go; `None`: nowhere any more.
+        tap: Option<Tap>,
+    },
     /// Sends back to a leg what it says.
     Echo {
         /// The bridge.
@@ -351,6 +370,8 @@ impl Command {
             | Self::ListenAmd { bridge, .. }
             | Self::StopAmd { bridge, .. }
             | Self::ListenTalk { bridge, .. }
+            | Self::PausePlayback { bridge, .. }
+            | Self::Listen { bridge, .. }
             | Self::SendDigits { bridge, .. }
             | Self::Record { bridge, .. }
             | Self::PauseRecording { bridge, .. }

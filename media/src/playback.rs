@@ -58,6 +58,16 @@ impl Item {
 #[derive(Debug)]
 pub struct Player {
     queue: VecDeque<Item>,
+    pause: Pause,
+}
+
+/// A pause of everything, with a fade at both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    Off,
+    Beginning,
+    On,
+    Ending,
 }
 
 impl Default for Player {
@@ -69,7 +79,7 @@ impl Default for Player {
 impl Player {
     /// Plays nothing yet.
     pub fn new() -> Self {
-        Self { queue: VecDeque::new() }
+        Self { queue: VecDeque::new(), pause: Pause::Off }
     }
 
     /// Nothing runs and nothing waits.
@@ -92,6 +102,19 @@ impl Player {
             });
         }
         room
+    }
+
+    /// Holds what runs where it is, and all behind it, or lets it go on; fades of 5 ms are heard as neither.
+    pub fn pause(&mut self, on: bool) {
+        let running = self.queue.front().is_some_and(|item| item.started);
+        self.pause = match (on, self.pause) {
+            (true, Pause::Off | Pause::Ending) if running => Pause::Beginning,
+            (true, Pause::Beginning) => Pause::Beginning,
+            (true, Pause::Off | Pause::On | Pause::Ending) => Pause::On,
+            (false, Pause::On) => Pause::Ending,
+            (false, Pause::Beginning | Pause::Off) => Pause::Off,
+            (false, Pause::Ending) => Pause::Ending,
+        };
     }
 
     /// Stops one playback, or all. What waits ends here and is said to `ended`; what runs fades out with the next
@@ -120,24 +143,50 @@ impl Player {
     /// The next frame; false (and an untouched frame) when there is nothing to play. The beginning and the end of a
     /// playback are said to `say`.
     pub fn read(&mut self, out: &mut Frame, mut say: impl FnMut(Heard)) -> bool {
+        let pause = self.pause;
         let Some(item) = self.queue.front_mut() else { return false };
+        if pause == Pause::On {
+            // Nothing of it is heard: what was stopped meanwhile ends here.
+            if item.stopping {
+                say(item.ended(false));
+                self.queue.pop_front();
+            }
+            return false;
+        }
         if !item.started {
             item.started = true;
             say(Heard::PlaybackStarted { playback: item.id });
         }
         if item.stopping {
-            item.fill(&mut out[..FADE]);
-            out[FADE..].fill(0);
-            for (i, sample) in out[..FADE].iter_mut().enumerate() {
-                *sample = (i32::from(*sample) * (FADE - i) as i32 / FADE as i32) as i16;
-            }
+            fade_out(item, out);
             say(item.ended(false));
             self.queue.pop_front();
-        } else if !item.fill(out) {
-            say(item.ended(true));
-            self.queue.pop_front();
+        } else if pause == Pause::Beginning {
+            fade_out(item, out);
+            self.pause = Pause::On;
+        } else {
+            let more = item.fill(out);
+            if pause == Pause::Ending {
+                for (i, sample) in out[..FADE].iter_mut().enumerate() {
+                    *sample = (i32::from(*sample) * i as i32 / FADE as i32) as i16;
+                }
+                self.pause = Pause::Off;
+            }
+            if !more {
+                say(item.ended(true));
+                self.queue.pop_front();
+            }
         }
         true
+    }
+}
+
+/// The next 5 ms, falling to silence, and silence.
+fn fade_out(item: &mut Item, out: &mut Frame) {
+    item.fill(&mut out[..FADE]);
+    out[FADE..].fill(0);
+    for (i, sample) in out[..FADE].iter_mut().enumerate() {
+        *sample = (i32::from(*sample) * (FADE - i) as i32 / FADE as i32) as i16;
     }
 }
 
@@ -229,6 +278,52 @@ mod tests {
         player.push(PlaybackId(1), clip(vec![]), true);
         assert_eq!(read(&mut player), (Some([0; FRAME]), vec![started(1), ended(1, true, 0)]));
         assert!(player.is_idle());
+    }
+
+    #[test]
+    fn a_pause_holds_the_place_and_fades_at_both_ends() {
+        let mut player = Player::new();
+        player.push(PlaybackId(1), clip(vec![4000; 1600]), false);
+        read(&mut player);
+        player.pause(true);
+        player.pause(true);
+        let frame = read(&mut player).0.unwrap();
+        assert_eq!((frame[0], frame[39], frame[40]), (4000, 100, 0));
+        assert_eq!(read(&mut player), (None, vec![]));
+        player.pause(false);
+        let frame = read(&mut player).0.unwrap();
+        assert_eq!((frame[0], frame[20], frame[40], frame[159]), (0, 2000, 4000, 4000));
+        // One frame, the fade, one frame: 200 + 160 samples are gone of the 1600.
+        let mut left = 0;
+        while let (Some(frame), _) = read(&mut player) {
+            left += frame.iter().filter(|sample| **sample != 0).count();
+        }
+        assert_eq!(left, 1600 - 160 - 40 - 160);
+    }
+
+    #[test]
+    fn what_is_stopped_in_a_pause_is_not_heard_again() {
+        let mut player = Player::new();
+        player.push(PlaybackId(1), clip(vec![4000; 1600]), false);
+        read(&mut player);
+        player.pause(true);
+        read(&mut player);
+        player.push(PlaybackId(2), clip(vec![7; 160]), false);
+        player.stop(Some(PlaybackId(1)), |_| ());
+        assert_eq!(read(&mut player), (None, vec![ended(1, false, 25)]));
+        assert_eq!(read(&mut player), (None, vec![]), "the pause is not over");
+        player.pause(false);
+        assert_eq!(read(&mut player).1, [started(2), ended(2, true, 20)]);
+    }
+
+    #[test]
+    fn a_pause_of_nothing_holds_what_comes() {
+        let mut player = Player::new();
+        player.pause(true);
+        player.push(PlaybackId(1), clip(vec![9; 160]), false);
+        assert_eq!(read(&mut player), (None, vec![]));
+        player.pause(false);
+        assert_eq!(read(&mut player).1, [started(1), ended(1, true, 20)]);
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! Digest: from a challenge to an answer (RFC 7616, RFC 8760, RFC 3261 §22).
+//! Digest: from a challenge to an answer (RFC 7616, RFC 8760, RFC 3261 §22), and, in `guard`, back.
 //!
 //! Owns the choice among challenges, the arithmetic, and the nonce counts of one session. Never draws randomness (the client
 //! nonce is an argument) and never shows a password.
+
+mod guard;
+
+pub use guard::{Guard, Login, Presented};
 
 use std::fmt;
 

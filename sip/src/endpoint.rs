@@ -50,6 +50,8 @@ pub struct Endpoint {
     next_session: u64,
     /// Sessions whose end has not been told: what `max_sessions` limits.
     live: usize,
+    /// The last who called and may not.
+    stranger: Option<Peer>,
 }
 
 impl Endpoint {
@@ -63,6 +65,7 @@ impl Endpoint {
             errand_events: errands::Events::new(),
             next_session: 0,
             live: 0,
+            stranger: None,
         }
     }
 

@@ -174,7 +174,36 @@ pub enum Inbound {
     /// Everybody's.
     Anyone,
     /// Those from these addresses.
-    From(BTreeSet<IpAddr>),
+    From(Sources),
+}
+
+/// Addresses and networks. Single addresses are found without looking at the others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sources {
+    hosts: BTreeSet<IpAddr>,
+    networks: Vec<Network>,
+}
+
+impl Sources {
+    /// Whether an address is one of these, or in one of the networks.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.hosts.contains(&ip.to_canonical()) || self.networks.iter().any(|network| network.contains(ip))
+    }
+}
+
+impl FromIterator<Network> for Sources {
+    fn from_iter<T: IntoIterator<Item = Network>>(networks: T) -> Self {
+        let mut sources = Self::default();
+        for network in networks {
+            let base = network.base.to_canonical();
+            if network.prefix >= if base.is_ipv4() { 32 } else { 128 } {
+                sources.hosts.insert(base);
+            } else {
+                sources.networks.push(Network { base, ..network });
+            }
+        }
+        sources
+    }
 }
 
 /// How an endpoint is set up.

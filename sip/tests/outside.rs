@@ -2,11 +2,9 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use common::*;
-use sip::{Inbound, InviteError, Peer, SessionError, SessionEvent};
+use sip::{Inbound, InviteError, Network, Peer, SessionError, SessionEvent};
 
 #[test]
 fn nobody_may_call_in_unless_allowed() {
@@ -16,17 +14,43 @@ fn nobody_may_call_in_unless_allowed() {
     assert!(bench.sent.is_empty() && bench.events.is_empty());
     bench.feed(request("OPTIONS", "", 1, "o", ""));
     assert_eq!(bench.response(200).headers.get("Allow"), Some(sip::ALLOW));
-    let trunk = BTreeSet::from(["192.0.2.2".parse().unwrap()]);
+    let trunk = [Network::from("192.0.2.2".parse::<std::net::IpAddr>().unwrap())].into_iter().collect();
     let mut bench = Bench::with(sip::Config { inbound: Inbound::From(trunk), max_sessions: 1, ..config(US) });
     bench.feed_from("203.0.113.1:5060", &request("INVITE", "", 1, "i", "o"));
     assert!(bench.sent.is_empty());
+    assert_eq!(bench.endpoint.poll_stranger().unwrap().addr, "203.0.113.1:5060".parse().unwrap());
     bench.feed(request("INVITE", "", 1, "i", "o"));
     assert_eq!(bench.words(), ["invited"]);
+    assert_eq!(bench.endpoint.poll_stranger(), None);
     bench.response(100);
     let second = String::from_utf8(request("INVITE", "", 1, "j", "o")).unwrap().replace("call-1", "call-2");
     bench.feed(second);
     assert!(bench.response(503).headers.has("Retry-After"));
     assert_eq!(bench.endpoint.invite(bench.now, target(THEM), Bytes::new()), Err(InviteError::Busy));
+}
+
+#[test]
+fn whose_calls_are_taken_may_change() {
+    let from = |networks: &[(&str, u8)]| {
+        let network = |(base, prefix): &(&str, u8)| Network { base: base.parse().unwrap(), prefix: *prefix };
+        Inbound::From(networks.iter().map(network).collect())
+    };
+    let mut bench = Bench::with(sip::Config { inbound: Inbound::Nobody, ..config(US) });
+    for (nth, (taken, invited)) in [
+        (from(&[("192.0.2.0", 24)]), true),
+        (from(&[("192.0.3.0", 24), ("2001:db8::", 32)]), false),
+        (from(&[("::ffff:192.0.2.2", 128)]), true),
+        (from(&[("192.0.2.2", 32)]), true),
+        (from(&[]), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        bench.endpoint.take_calls(taken.clone());
+        let invite = String::from_utf8(request("INVITE", "", 1, &format!("i{nth}"), "o")).unwrap();
+        bench.feed(invite.replace("call-1", &format!("call-{nth}")));
+        assert_eq!(bench.words().len(), usize::from(invited), "{taken:?}");
+    }
 }
 
 #[test]

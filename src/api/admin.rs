@@ -5,27 +5,28 @@
 //! transaction that changes it; secrets are shown once, when they are made.
 
 pub mod audit;
+pub mod callbacks;
 pub mod deliveries;
 pub mod keys;
 pub mod numbers;
 pub mod sounds;
 pub mod tenants;
 pub mod trunks;
+pub mod voices;
 
 use std::ops::RangeInclusive;
 
 use axum::extract;
-use axum::middleware;
 use axum::response::Response;
-use axum::routing::MethodRouter;
 
 use super::fault::{self, Fault};
 use super::gate::Gate;
-use super::idempotency::{self, Once};
-use super::openapi::Routes;
+use super::idempotency::Once;
+use super::openapi::{Route, Routes, route};
 use super::{App, Dialect, kaphila};
 use crate::clock;
 use crate::control::Caller;
+use crate::control::admission::Counted;
 use crate::store::StoreError;
 use crate::store::audit::By;
 
@@ -51,33 +52,27 @@ const ROWS_MAX: u32 = 1000;
 /// What a handler answers.
 type Answer = Result<Response, Fault>;
 
-/// One path and what it does.
-type Route = (&'static str, MethodRouter<App>);
-
 /// A part of a path, percent-decoded once.
 type Part = Result<extract::Path<String>, extract::rejection::PathRejection>;
 
 fn routes(app: &App) -> Routes {
     let once = Once { app: app.clone(), envelope: kaphila::envelope };
-    let gate = Gate { app: app.clone(), surface: None, scope: Some(SCOPE), counted: false, body_max: None };
+    let gate =
+        Gate { app: app.clone(), surface: None, scope: Some(SCOPE), counted: Counted::Not, body_max: None };
     let groups = [
         keys::routes(),
         tenants::routes(&once),
         trunks::routes(),
         numbers::routes(&once),
         audit::routes(),
+        callbacks::routes(),
         deliveries::routes(),
+        voices::routes(),
     ];
     let uploads = Gate { body_max: Some(sounds::BYTES_MAX), ..gate.clone() };
     Routes::new::<kaphila::Refused>()
         .guarded(&gate, groups.into_iter().flatten())
         .guarded(&uploads, sounds::routes())
-}
-
-/// A POST that makes something, whose repeats are given the first answer. Keys are not made by one: an answer that is
-/// kept would keep the key.
-fn repeatable(once: &Once, making: MethodRouter<App>) -> MethodRouter<App> {
-    making.route_layer(middleware::from_fn_with_state(once.clone(), idempotency::pass))
 }
 
 /// Who asks, as the audit log names them.
@@ -140,8 +135,16 @@ impl Query {
     /// # Errors
     /// [`Fault::Bad`].
     pub fn window(&self) -> Result<(u32, u32), Fault> {
+        self.window_of(ROWS)
+    }
+
+    /// The same where it is `rows` that are given unless said.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`].
+    pub fn window_of(&self, rows: u32) -> Result<(u32, u32), Fault> {
         let limit = self.number("limit", 1..=i64::from(ROWS_MAX))?.and_then(|n| u32::try_from(n).ok());
         let offset = self.number("offset", 0..=i64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok());
-        Ok((limit.unwrap_or(ROWS), offset.unwrap_or(0)))
+        Ok((limit.unwrap_or(rows), offset.unwrap_or(0)))
     }
 }

@@ -15,9 +15,11 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
+use super::App;
 use super::fault::{self, Fault};
 use crate::model::event::Checksum;
 use crate::recordings::upload::{Remote, RemoteError};
+use crate::store::recordings::{RecordingRow, RecordingState};
 
 /// Bytes read from a file at once.
 const CHUNK: usize = 64 * 1024;
@@ -92,6 +94,24 @@ pub async fn uploaded(
     };
     let found = remote.read(sent.filename, first, length).await.map_err(broken)?;
     Ok(Some(sent.response(Body::from_stream(found.into_stream()), (first, length), size)))
+}
+
+/// The bytes of a recording: the file, here or where it was uploaded to; of one that is not whole what there is of
+/// it. `None` where there is none.
+///
+/// # Errors
+/// [`Fault::BadRange`]; a file or a place that cannot be read.
+pub async fn recorded(app: &App, row: &RecordingRow, headers: &HeaderMap) -> Result<Option<Response>, Fault> {
+    let (folder, filename) = (app.rooms.recordings.folder(), row.filename.as_str());
+    if row.state != RecordingState::Done {
+        return snapshot(folder, filename).await;
+    }
+    let sent = Finished { filename, sha256: row.sha256 };
+    let here = whole(folder, sent, headers).await?;
+    match app.rooms.recordings.remote().filter(|_| here.is_none() && row.uploaded) {
+        Some(remote) => uploaded(remote, sent, headers).await,
+        None => Ok(here),
+    }
 }
 
 impl Finished<'_> {

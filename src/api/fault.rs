@@ -76,7 +76,9 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         Refusal::MissingKey | Refusal::InvalidKey => {
             vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))]
         }
-        Refusal::RateLimited { retry_after_s } | Refusal::TooFast { retry_after_s } => {
+        Refusal::RateLimited { retry_after_s }
+        | Refusal::TooFast { retry_after_s }
+        | Refusal::CircuitOpen { retry_after_s } => {
             vec![(header::RETRY_AFTER, HeaderValue::from(*retry_after_s))]
         }
         Refusal::Unavailable => vec![(header::RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY_S))],
@@ -91,6 +93,8 @@ fn refusal_headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         | Refusal::GatherInProgress
         | Refusal::QueueFull
         | Refusal::NoActiveRecording
+        | Refusal::Transferring
+        | Refusal::Attended
         | Refusal::InvalidSound
         | Refusal::SoundNotFound
         | Refusal::TooManyCalls
@@ -120,7 +124,7 @@ impl From<Failure> for Fault {
                 tracing::warn!(error = %failure, "a sound cannot be played");
                 return Self::SoundUnusable;
             }
-            Failure::Store(_) | Failure::Random | Failure::Panicked => {}
+            Failure::Store(_) | Failure::Random | Failure::Superseded | Failure::Panicked => {}
         }
         broken("control", &failure)
     }

@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
+use crate::config::Webhooks;
+use crate::model::CallerId;
+use crate::webhook::guard;
 
 /// Deepest nesting of a body.
 const NESTING_MAX: usize = 64;
@@ -40,6 +43,8 @@ impl Fields {
 
     /// Whether a field is there, be it `null`.
     pub fn has(&self, name: &str) -> bool {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(name.to_owned()));
         self.0.contains_key(name)
     }
 
@@ -55,6 +60,11 @@ impl Fields {
         }
     }
 
+    /// The object itself.
+    pub fn into_object(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// A list of strings, at most `most`.
     ///
     /// # Errors
@@ -64,6 +74,29 @@ impl Fields {
         let texts = value.as_array().filter(|list| list.len() <= most);
         let texts = texts.and_then(|list| list.iter().map(Value::as_str).collect());
         texts.map(Some).ok_or_else(|| Fault::Bad(format!("{name} must be a list of at most {most} strings")))
+    }
+
+    /// A list of anything.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`] for another type, and for more than `most`.
+    pub fn list(&self, name: &str, most: usize) -> Result<Option<&[Value]>, Fault> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let list = value.as_array().filter(|list| list.len() <= most);
+        list.map(|list| Some(list.as_slice()))
+            .ok_or_else(|| Fault::Bad(format!("{name} must be a list of at most {most}")))
+    }
+
+    /// An object with names of the customer's own.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`] for another type.
+    pub fn map(&self, name: &str) -> Result<Option<&Map<String, Value>>, Fault> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(_) => Err(Fault::Bad(format!("{name} must be an object"))),
+        }
     }
 
     /// An integer that may be negative, within bounds.
@@ -104,6 +137,27 @@ impl Fields {
         text.ok_or_else(|| Fault::Bad(format!("{name} is required")))
     }
 
+    /// A URL that webhooks may be sent to.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`] for another type, and for what the guard refuses by its form.
+    pub fn webhook_url(&self, name: &str, webhooks: &Webhooks) -> Result<Option<String>, Fault> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let url = guard::check_url(text, webhooks);
+        let url = url.map_err(|_| Fault::Bad(format!("{name} must be an https URL")))?;
+        Ok(Some(url.into()))
+    }
+
+    /// Who the callee shall see.
+    ///
+    /// # Errors
+    /// [`Fault::Bad`] for another type or form.
+    pub fn caller_id(&self, name: &str) -> Result<Option<CallerId>, Fault> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let wrong = || format!("{name} must be 3 to 15 digits, with or without a plus, or anonymous");
+        CallerId::parse(text).map(Some).ok_or_else(|| Fault::Bad(wrong()))
+    }
+
     /// `true` or `false`.
     ///
     /// # Errors
@@ -135,12 +189,19 @@ thread_local! {
     };
 }
 
-/// The names of all fields that `read` asks for, so that a body's documentation can be held against its parser.
+/// Holds a body's documentation against its parser: the properties of the one are the fields that the other asks for,
+/// no more and no fewer. `body` is one that is taken.
 #[cfg(test)]
-pub(super) fn asked(read: impl FnOnce()) -> std::collections::BTreeSet<String> {
+pub(super) fn documented_as_read<B: utoipa::ToSchema, R>(
+    body: &str,
+    read: impl FnOnce(&[u8]) -> Result<R, Fault>,
+) {
+    let schema = serde_json::to_value(B::schema()).unwrap();
+    let documented: std::collections::BTreeSet<String> =
+        schema["properties"].as_object().into_iter().flat_map(|members| members.keys().cloned()).collect();
     ASKED.take();
-    read();
-    ASKED.take()
+    assert!(read(body.as_bytes()).is_ok(), "{body}");
+    assert_eq!(documented, ASKED.take(), "{}", B::name());
 }
 
 /// Whether brackets outside of strings nest deeper than `max`; done before parsing, which recurses.

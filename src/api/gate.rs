@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use super::App;
 use super::fault::Fault;
 use crate::clock;
-use crate::control::admission::Credentials;
+use crate::control::admission::{Counted, Credentials};
 use crate::control::rate::Rate;
 use crate::control::{Caller, Failure, Refusal};
 use crate::model::Now;
@@ -41,11 +41,18 @@ pub struct Gate {
     pub surface: Option<&'static str>,
     /// What the key must be for.
     pub scope: Option<&'static str>,
-    /// Whether a request counts in Kaphila's window.
-    pub counted: bool,
+    /// The window in which a request counts.
+    pub counted: Counted,
     /// Largest body, bytes, where it is not the configured one.
     pub body_max: Option<usize>,
 }
+
+/// Put on a request by a door before the gate: whoever sends it needs no key, and acts in this key's name.
+#[derive(Clone, Copy, Debug)]
+pub struct StandIn(
+    /// The key's public id.
+    pub &'static str,
+);
 
 /// The middleware of a [`Gate`].
 pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
@@ -58,17 +65,19 @@ pub async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Res
     };
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let shown = credentials(&parts.headers, peer);
-    let caller = match gate.app.admission.identify(&shown, gate.surface, gate.scope, now).await {
+    let admission = &gate.app.admission;
+    let identified = match parts.extensions.get::<StandIn>() {
+        Some(StandIn(key)) => admission.stand_in(key, &shown, gate.surface, gate.scope, now).await,
+        None => admission.identify(&shown, gate.surface, gate.scope, now).await,
+    };
+    let caller = match identified {
         Ok(caller) => caller,
         Err(failure) => return Fault::from(failure).into_response(),
     };
     touch(&gate.app, &caller, now).await;
-    let rate = match gate.counted {
-        false => None,
-        true => match gate.app.admission.count_kaphila(&caller, now).await {
-            Ok(rate) => Some(rate),
-            Err(failure) => return Fault::from(failure).into_response(),
-        },
+    let rate = match gate.app.admission.count(gate.counted, &caller, now).await {
+        Ok(rate) => rate,
+        Err(failure) => return Fault::from(failure).into_response(),
     };
     let mut response = match rate {
         Some(rate) if !rate.allowed => {
@@ -97,7 +106,8 @@ async fn touch(app: &App, caller: &Caller, now: Now) {
     let _ = tokio::time::timeout(TOUCH_WITHIN, noting).await;
 }
 
-fn credentials(headers: &HeaderMap, peer: Option<SocketAddr>) -> Credentials<'_> {
+/// What a request shows of its sender.
+pub(super) fn credentials(headers: &HeaderMap, peer: Option<SocketAddr>) -> Credentials<'_> {
     let authorization = headers.get_all(header::AUTHORIZATION).iter().map(|v| v.to_str().ok()).collect();
     let forwarded = headers.get_all("x-forwarded-for").iter();
     // A hop that is no text is kept as one that is no address.
@@ -116,7 +126,15 @@ fn rate_headers(rate: Rate, now: Now) -> [(HeaderName, HeaderValue); 3] {
 }
 
 /// The whole body, at most `max` bytes. The bodies of GET and HEAD mean nothing and are not read.
-async fn read_body(method: &Method, headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8>, Fault> {
+///
+/// # Errors
+/// [`Fault::TooLarge`], [`Fault::TooSlow`], or a body that broke off.
+pub(super) async fn read_body(
+    method: &Method,
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Vec<u8>, Fault> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(Vec::new());
     }

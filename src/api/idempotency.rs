@@ -3,10 +3,12 @@
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
 use http_body_util::{BodyExt, Collected};
 
 use super::App;
@@ -29,6 +31,13 @@ pub struct Once {
     pub app: App,
     /// The surface's words: refusals are kept as they were worded.
     pub envelope: fn(&Fault) -> Response,
+}
+
+impl Once {
+    /// A handler whose repeats are given the first answer.
+    pub fn around(&self, making: MethodRouter<App>) -> MethodRouter<App> {
+        making.route_layer(middleware::from_fn_with_state(self.clone(), pass))
+    }
 }
 
 /// The middleware of [`Once`]. A request without the header passes untouched.
@@ -60,9 +69,17 @@ async fn begin(once: &Once, caller: &Caller, request: Request) -> Result<(Reques
     // The gate has read the body already; this copies nothing that could fail.
     let unreadable = |_| Fault::Bad("Request body could not be read".into());
     let body = body.collect().await.map_err(unreadable)?.to_bytes();
-    let request = RequestName { key: caller.key.id, path: parts.uri.path().to_owned(), name };
+    let request = RequestName { key: caller.key.id, path: path(&parts), name };
     let begun = once.app.idempotency.begin(request, &body, clock::now().wall).await?;
     Ok((Request::from_parts(parts, Body::from(body)), Some(begun)))
+}
+
+/// The path as the document has it, whichever way a surface was reached. What is left of it where it is mounted would
+/// not do: two surfaces may both have a `/tenants`.
+fn path(parts: &Parts) -> String {
+    let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(whole)| whole);
+    let mount = super::dialect_of(whole.path()).mounts.first().copied().unwrap_or_default();
+    format!("{mount}{}", parts.uri.path())
 }
 
 /// The header's value, if it is there.

@@ -20,12 +20,13 @@ use super::idempotency::Once;
 use super::openapi::{Routes, route};
 use super::{App, Dialect, json};
 use crate::control::Refusal;
+use crate::control::admission::Counted;
 
 /// Kaphila's row.
 pub const DIALECT: Dialect = Dialect {
     name: "kaphila",
     mounts: &["", "/kaphila"],
-    prefixes: &["/"],
+    prefixes: &["/", "/api/call-logs"],
     routes,
     envelope,
     format: Some(&events::Kaphila),
@@ -69,11 +70,11 @@ fn routes(app: &App) -> Routes {
             route(account::__path_health, account::health),
             route(recordings::__path_follow_link, recordings::follow_link),
         ])
-        .guarded(&gate(Some("calls"), true), verbs)
-        .guarded(&gate(Some("calls"), false), live)
-        .guarded(&gate(Some("recordings"), false), recorded)
-        .guarded(&gate(Some("analytics"), false), figures)
-        .guarded(&gate(None, false), [route(account::__path_me, account::me)])
+        .guarded(&gate(Some("calls"), Counted::Kaphila), verbs)
+        .guarded(&gate(Some("calls"), Counted::Not), live)
+        .guarded(&gate(Some("recordings"), Counted::Not), recorded)
+        .guarded(&gate(Some("analytics"), Counted::Not), figures)
+        .guarded(&gate(None, Counted::Not), [route(account::__path_me, account::me)])
 }
 
 /// `{"success":false,"error":…}` and, where the document names one, a code with its members.
@@ -142,11 +143,14 @@ fn refused(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::NumberNotAllowed => (StatusCode::BAD_REQUEST, "number is not allowed"),
         Refusal::DestinationNotAllowed => (StatusCode::FORBIDDEN, "Destination not allowed"),
         Refusal::TooFast { .. } => (StatusCode::TOO_MANY_REQUESTS, "Call rate limit exceeded"),
+        Refusal::CircuitOpen { .. } => (StatusCode::TOO_MANY_REQUESTS, "Circuit open"),
         Refusal::DayIsSpent => (StatusCode::PAYMENT_REQUIRED, "Daily credit limit reached"),
         Refusal::UnknownCall => (StatusCode::NOT_FOUND, "Call not found"),
         Refusal::NotAnswered => (StatusCode::BAD_REQUEST, "Call is not answered"),
         Refusal::GatherInProgress => (StatusCode::CONFLICT, "Gather already in progress"),
         Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, "Playback queue is full"),
+        Refusal::Transferring => (StatusCode::CONFLICT, "Call is being transferred"),
+        Refusal::Attended => (StatusCode::CONFLICT, "Another application talks on the call"),
         Refusal::NoActiveRecording => (StatusCode::NOT_FOUND, "No active recording"),
         Refusal::InvalidSound => (StatusCode::BAD_REQUEST, "Invalid file"),
         Refusal::SoundNotFound => (StatusCode::NOT_FOUND, "Sound file not found"),

@@ -14,7 +14,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Ref, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -25,6 +25,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::App;
 use super::gate::{self, Gate};
 use super::idempotency::{self, Once};
+use crate::control::admission::Counted;
 
 /// The name of the way to show a key.
 const KEY: &str = "key";
@@ -130,6 +131,13 @@ impl Route {
         responses.insert(status.to_owned(), response.build().into());
     }
 
+    /// Puts a gate before the handler, and what that may answer into the documentation.
+    fn behind(mut self, gate: &Gate, error: &str) -> Self {
+        self.handler = self.handler.route_layer(middleware::from_fn_with_state(gate.clone(), gate::pass));
+        self.guard(gate, error);
+        self
+    }
+
     /// What the gate before it may answer.
     fn guard(&mut self, gate: &Gate, error: &str) {
         self.operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(KEY, [])]);
@@ -146,14 +154,14 @@ impl Route {
             self.add(Some(error), "413", "The body is too large");
         }
         self.header("429", "Retry-After", "Seconds to wait");
-        if gate.counted {
+        if gate.counted != Counted::Not {
             for status in ["200", "201", "429"] {
                 self.header(status, "X-RateLimit-Limit", "Requests in each window");
                 self.header(status, "X-RateLimit-Remaining", "Requests left in this one");
                 self.header(
                     status,
                     "X-RateLimit-Reset",
-                    "When the oldest counted request leaves it, unix seconds",
+                    "When requests are taken again, or the window ends, unix seconds",
                 );
             }
         }
@@ -169,6 +177,12 @@ impl Route {
 
     /// Gives the answers that have no form yet the surface's form of errors.
     fn settle(&mut self, error: &str) {
+        let in_query = |parameter: &RefOr<Parameter>| {
+            matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
+        };
+        if self.operation.parameters.iter().flatten().any(in_query) {
+            self.add(Some(error), "400", "A parameter is wrong, and the text names it");
+        }
         for (status, response) in &mut self.operation.responses.responses {
             if let RefOr::T(response) = response
                 && response.content.is_empty()
@@ -185,14 +199,6 @@ fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
-/// A route that is not described yet.
-impl From<(&'static str, MethodRouter<App>)> for Route {
-    fn from((path, handler): (&'static str, MethodRouter<App>)) -> Self {
-        let (method, operation) = (HttpMethod::Trace, Operation::new());
-        Self { path: path.to_owned(), method, handler, operation, schemas: Vec::new() }
-    }
-}
-
 /// The routes of one surface, and their part of the document.
 pub struct Routes {
     router: Router<App>,
@@ -207,6 +213,9 @@ impl Routes {
         let error = E::name().into_owned();
         let components = document.components.get_or_insert_default();
         components.schemas.insert(error.clone(), E::schema());
+        let mut within = Schemas::new();
+        E::schemas(&mut within);
+        components.schemas.extend(within);
         Self { router: Router::new(), document, error }
     }
 
@@ -219,27 +228,61 @@ impl Routes {
     /// Adds routes behind a gate. It stands before the handlers alone, so that a wrong method is a 405 for
     /// everybody.
     #[must_use]
-    pub fn guarded(self, gate: &Gate, routes: impl IntoIterator<Item = impl Into<Route>>) -> Self {
-        routes.into_iter().map(Into::into).fold(self, |all, mut route: Route| {
-            route.handler =
-                route.handler.route_layer(middleware::from_fn_with_state(gate.clone(), gate::pass));
-            route.guard(gate, &all.error);
+    pub fn guarded(self, gate: &Gate, routes: impl IntoIterator<Item = Route>) -> Self {
+        routes.into_iter().fold(self, |all, route| {
+            let route = route.behind(gate, &all.error);
             all.with(route)
         })
+    }
+
+    /// As [`Routes::guarded`], where a door of the surface's own stands before the gate and lets some pass without a
+    /// key ([`gate::StandIn`]).
+    #[must_use]
+    pub fn guarded_by_door(
+        self,
+        gate: &Gate,
+        door: impl Fn(MethodRouter<App>) -> MethodRouter<App>,
+        routes: impl IntoIterator<Item = Route>,
+    ) -> Self {
+        routes.into_iter().fold(self, |all, route| {
+            let mut route = route.behind(gate, &all.error);
+            route.handler = door(route.handler);
+            route.operation.security.get_or_insert_default().push(SecurityRequirement::default());
+            all.with(route)
+        })
+    }
+
+    /// Adds documented routes' further paths behind the same gate.
+    #[must_use]
+    pub fn aliased(
+        mut self,
+        gate: &Gate,
+        routes: impl IntoIterator<Item = (&'static str, MethodRouter<App>)>,
+    ) -> Self {
+        for (path, handler) in routes {
+            let gated = handler.route_layer(middleware::from_fn_with_state(gate.clone(), gate::pass));
+            self.router = self.router.route(path, gated);
+        }
+        self
+    }
+
+    /// Adds paths where WebSockets begin, which see to their keys themselves.
+    #[must_use]
+    pub fn upgrading(mut self, routes: impl IntoIterator<Item = (&'static str, MethodRouter<App>)>) -> Self {
+        for (path, handler) in routes {
+            self.router = self.router.route(path, handler);
+        }
+        self
     }
 
     fn with(mut self, mut route: Route) -> Self {
         route.settle(&self.error);
         let components = self.document.components.get_or_insert_default();
         components.schemas.extend(route.schemas);
-        if route.method == HttpMethod::Trace {
-            self.router = self.router.route(&route.path, route.handler);
-            return self;
-        }
         self.document
             .paths
             .paths
-            .entry(route.path.clone())
+            .entry(route.path.replace("{*", "{"))
             .or_default()
             .merge_operations(PathItem::new(route.method, route.operation));
         self.router = self.router.route(&route.path, route.handler);

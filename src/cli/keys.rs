@@ -1,4 +1,4 @@
-//! `trunkline keys create|list|revoke|rotate|credit`.
+//! `trunkline keys create|set|list|revoke|rotate|credit`.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use crate::model::account::{ApiKey, Policy, RecordingMode};
 use crate::model::cidr::Cidr;
 use crate::model::{CallerId, Timestamp, forms};
 use crate::store::Db;
-use crate::store::accounts::{CreatedKey, NewKey, SCOPES, SURFACES, TrunkChoice};
+use crate::store::accounts::{CreatedKey, KEEP_DAYS_MAX, NewKey, SCOPES, SURFACES, TrunkChoice};
 
 /// API keys.
 #[derive(Clone, Debug, Args)]
@@ -26,6 +26,14 @@ pub struct KeysArgs {
 enum KeysCommand {
     /// Make a key; its secret is printed once.
     Create(Box<CreateArgs>),
+    /// Change a key's settings; what is not said stays.
+    Set {
+        /// `key_…`
+        key_id: String,
+        /// Days that its recordings are kept, 0 for ever, or `default` for what the configuration says.
+        #[arg(long)]
+        keep_days: KeepDays,
+    },
     /// Print every key, without secrets.
     List,
     /// End a key now; calls under way go on.
@@ -74,6 +82,9 @@ struct CreateArgs {
     /// Which calls are recorded: `always`, `off` or `on_request`.
     #[arg(long, default_value = "always", value_parser = parse_recording)]
     recording: RecordingMode,
+    /// Days that its recordings are kept, 0 for ever; what the configuration says unless said.
+    #[arg(long, default_value = "default")]
+    keep_days: KeepDays,
     /// Caller ids it may show; any unless said.
     #[arg(long, value_delimiter = ',', value_parser = parse_caller)]
     caller_ids: Vec<CallerId>,
@@ -122,6 +133,22 @@ impl FromStr for Credits {
         }
         let number = text.parse().ok().filter(|number: &i64| *number >= 0);
         number.map(|number| Self(Some(number))).ok_or_else(|| "a number from 0, or `unlimited`".to_owned())
+    }
+}
+
+/// How long recordings are kept: days, 0 for ever, or as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KeepDays(Option<u32>);
+
+impl FromStr for KeepDays {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "default" {
+            return Ok(Self(None));
+        }
+        let days = text.parse().ok().filter(|days: &u32| *days <= KEEP_DAYS_MAX);
+        days.map(|days| Self(Some(days))).ok_or_else(|| format!("0 to {KEEP_DAYS_MAX}, or `default`"))
     }
 }
 
@@ -174,6 +201,7 @@ impl CreateArgs {
             trunks,
             max_concurrent: self.max_concurrent,
             recording: self.recording,
+            keep_days: self.keep_days.0,
             caller_ids: self.caller_ids,
             ip_allow: self.ip_allow,
             scopes,
@@ -206,6 +234,12 @@ pub(super) async fn run(args: KeysArgs, db: &Db, at: Timestamp) -> Result<String
             let trunks = db.trunk_names(rotated.key.id).await?;
             Ok(show_secret(&rotated, &trunks, json))
         }
+        KeysCommand::Set { key_id, keep_days: KeepDays(days) } => {
+            let key = db.change_key(&key_id, at, |key| key.keep_days = days, None).await?;
+            let trunks = db.trunk_names(key.id).await?;
+            let text = format!("{key_id} keeps its recordings: {}", kept_text(&key));
+            Ok(if json { describe(&key, &trunks).to_string() } else { text })
+        }
         KeysCommand::List => list(db, json).await,
         KeysCommand::Revoke { key_id } => {
             db.revoke_key(&key_id, at).await?;
@@ -233,7 +267,7 @@ async fn list(db: &Db, json: bool) -> Result<String, CliError> {
     if keys.is_empty() {
         return Ok("no keys yet: trunkline keys create NAME --trunks all".to_owned());
     }
-    let heading = ["KEY ID", "NAME", "TENANT", "CREDITS", "CALLS", "TRUNKS", "STATE"];
+    let heading = ["KEY ID", "NAME", "TENANT", "CREDITS", "CALLS", "TRUNKS", "RECORDINGS KEPT", "STATE"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(keys.iter().map(|(key, trunks)| {
         let state = if key.revoked_at.is_some() { "revoked" } else { "active" };
@@ -244,6 +278,7 @@ async fn list(db: &Db, json: bool) -> Result<String, CliError> {
             credits_text(key),
             key.total_calls.to_string(),
             trunks_text(trunks),
+            kept_text(key),
             state.to_owned(),
         ]
     }));
@@ -288,6 +323,7 @@ fn describe(key: &ApiKey, trunks: &TrunkChoice) -> Value {
         "rateLimit": key.rate_limit,
         "maxConcurrent": key.max_concurrent,
         "recording": key.recording.as_str(),
+        "keepDays": key.keep_days,
         "trunks": trunks,
         "callerIds": callers,
         "ipAllow": key.ip_allow,
@@ -310,6 +346,14 @@ fn describe(key: &ApiKey, trunks: &TrunkChoice) -> Value {
 
 fn credits_text(key: &ApiKey) -> String {
     key.credits.map_or_else(|| "unlimited".to_owned(), |credits| credits.to_string())
+}
+
+fn kept_text(key: &ApiKey) -> String {
+    match key.keep_days {
+        None => "as configured".to_owned(),
+        Some(0) => "for ever".to_owned(),
+        Some(days) => format!("{days} days"),
+    }
 }
 
 fn trunks_text(trunks: &TrunkChoice) -> String {
@@ -366,6 +410,7 @@ mod tests {
             "3",
             "--recording",
             "on_request",
+            "--keep-days=90",
             "--caller-ids",
             "+14155550100,anonymous",
             "--ip-allow",
@@ -399,6 +444,7 @@ mod tests {
                 trunks: TrunkChoice::Names(vec!["a".into(), "b".into()]),
                 max_concurrent: 3,
                 recording: RecordingMode::OnRequest,
+                keep_days: Some(90),
                 caller_ids: vec![CallerId::Number("+14155550100".into()), CallerId::Anonymous],
                 ip_allow: vec!["10.0.0.0/8".into(), "::1".into()],
                 scopes: vec!["calls".into(), "recordings".into(), "admin".into()],
@@ -426,6 +472,9 @@ mod tests {
             &["create", "a", "--rate-limit", "0"],
             &["create", "a", "--plan", "gold"],
             &["create", "a", "--recording", "maybe"],
+            &["create", "a", "--keep-days", "-1"],
+            &["create", "a", "--keep-days", "36501"],
+            &["set", "key_1"],
             &["create", "a", "--caller-ids", "abc"],
             &["create", "a", "--ip-allow", "10.0.0.0/99"],
             &["create", "a", "--scopes", "everything"],
@@ -480,6 +529,12 @@ mod tests {
 
         let credited = scratch.json(&["credit", id, "-3"]).await.unwrap();
         assert_eq!(credited, json!({ "keyId": id, "credits": 7 }));
+        assert_eq!(made["keepDays"], Value::Null);
+        for (days, shown) in [("14", json!(14)), ("0", json!(0)), ("default", Value::Null), ("7", json!(7))] {
+            let set = scratch.json(&["set", id, "--keep-days", days]).await.unwrap();
+            assert_eq!((&set["keepDays"], &set["credits"]), (&shown, &json!(7)));
+        }
+        assert!(scratch.json(&["set", "key_none", "--keep-days", "1"]).await.is_err());
         let rotated = scratch.json(&["rotate", id]).await.unwrap();
         assert!(rotated["keyId"] == made["keyId"] && rotated["key"] != made["key"]);
         assert_ne!(rotated["webhookSecret"], made["webhookSecret"]);
@@ -491,7 +546,7 @@ mod tests {
         let unknown = scratch.json(&["create", "x", "--trunks", "nine,ten"]).await.unwrap_err();
         assert_eq!(unknown.to_string(), "unknown trunk: nine, ten");
         let text = run(parse(&["list"]).unwrap(), &scratch.1, Timestamp(0)).await.unwrap();
-        assert!(text.contains("shop") && text.contains("revoked"), "{text}");
+        assert!(text.contains("shop") && text.contains("7 days") && text.contains("revoked"), "{text}");
     }
 
     #[test]

@@ -5,21 +5,55 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rate::{Limiter, Rate, Windows};
+use super::rate::{Limiter, Minutes, Rate, Windows};
 use super::{Caller, Failure, Refusal};
 use crate::config::Config;
 use crate::model::Now;
+use crate::model::account::ApiKey;
 use crate::model::cidr::Cidr;
 use crate::store::Db;
+use crate::store::accounts::{NewKey, TrunkChoice};
 
 /// Requests an hour for a key that names no number of its own (CONTRACT 1.1).
 pub const DEFAULT_RATE_LIMIT: u32 = 100;
+
+/// The public id of the key in whose name Claude Phone is used without one (CONTRACT 1.5).
+pub const LOCAL_KEY: &str = "local";
+
+/// Calls of that key at once, and in an hour (CONTRACT 2.1 C4).
+const LOCAL_CALLS: u32 = 5;
+const LOCAL_CALLS_AN_HOUR: u32 = 60;
+
+/// That key as it is made at the first start: on all trunks, for nothing but placing calls on that surface.
+pub fn local_key() -> NewKey {
+    NewKey {
+        trunks: TrunkChoice::All,
+        max_concurrent: LOCAL_CALLS,
+        rate_limit: Some(LOCAL_CALLS_AN_HOUR),
+        scopes: vec!["calls".to_owned()],
+        surfaces: vec!["claude-phone".to_owned()],
+        ..NewKey::named(LOCAL_KEY)
+    }
+}
 
 /// Longest key that is looked up.
 const KEY_MAX_CHARS: usize = 256;
 
 /// Hops of `X-Forwarded-For` that are looked at, from the right.
 const FORWARDED_MAX_HOPS: usize = 16;
+
+/// The window in which a request counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// None.
+    Not,
+    /// Kaphila's six routes (CONTRACT 1.1).
+    Kaphila,
+    /// Phony's minute and hour (CONTRACT 1.2).
+    Phony,
+    /// The minute of the key's plan (CONTRACT 1.3).
+    Plan,
+}
 
 /// What a request shows of its sender.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +73,9 @@ pub struct Admission {
     trusted_proxies: Vec<Cidr>,
     guard: Limiter,
     kaphila: Windows,
+    plans: Minutes,
+    phony_minute: Windows,
+    phony_hour: Windows,
 }
 
 impl Admission {
@@ -49,7 +86,10 @@ impl Admission {
         let window = Duration::from_secs(config.ratelimit.kaphila_window_s.max(1));
         let guard = Limiter::new(Duration::from_secs(1));
         let kaphila = Windows::new(db.clone(), "kaphila", window);
-        Self { config, db, trusted_proxies, guard, kaphila }
+        let plans = Minutes::new(db.clone());
+        let phony_minute = Windows::new(db.clone(), "phony_minute", Duration::from_secs(60));
+        let phony_hour = Windows::new(db.clone(), "phony", Duration::from_secs(3600));
+        Self { config, db, trusted_proxies, guard, kaphila, plans, phony_minute, phony_hour }
     }
 
     /// Finds out who asks, and whether they may do what needs `scope`, on this surface and from where they are.
@@ -62,7 +102,40 @@ impl Admission {
     ) -> Result<Caller, Failure> {
         let presented = bearer(&shown.authorization)?;
         let key = self.db.find_key_at(presented, now.wall).await?.ok_or(Refusal::InvalidKey)?;
-        let ip = client_ip(shown.peer, &shown.forwarded_for, &self.trusted_proxies);
+        self.judged(key, shown, (surface, scope), now)
+    }
+
+    /// The same for whoever needs no key, in the name of the one of this public id.
+    ///
+    /// # Errors
+    /// As [`Admission::identify`]; a key that is gone is one that was not shown.
+    pub async fn stand_in(
+        &self,
+        key_id: &str,
+        shown: &Credentials<'_>,
+        surface: Option<&str>,
+        scope: Option<&str>,
+        now: Now,
+    ) -> Result<Caller, Failure> {
+        let good = |key: &ApiKey| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now.wall);
+        let key = self.db.key_of_id(key_id).await?.filter(good).ok_or(Refusal::MissingKey)?;
+        self.judged(key, shown, (surface, scope), now)
+    }
+
+    /// Where a request comes from, as far as it can be known.
+    pub fn origin(&self, shown: &Credentials<'_>) -> Option<IpAddr> {
+        client_ip(shown.peer, &shown.forwarded_for, &self.trusted_proxies)
+    }
+
+    /// Whether a good key may do what it asks for, from where it is.
+    fn judged(
+        &self,
+        key: ApiKey,
+        shown: &Credentials<'_>,
+        (surface, scope): (Option<&str>, Option<&str>),
+        now: Now,
+    ) -> Result<Caller, Failure> {
+        let ip = self.origin(shown);
         let in_scope = scope.is_none_or(|scope| key.scopes.iter().any(|s| s == scope));
         let surfaces = &key.surfaces;
         let on_surface = surface.is_none_or(|name| surfaces.is_empty() || surfaces.iter().any(|s| s == name));
@@ -76,13 +149,34 @@ impl Admission {
         Ok(Caller { key, ip })
     }
 
-    /// Counts one request to Kaphila's six routes.
+    /// Counts one request in its window; `None` where it has none.
     ///
     /// # Errors
     /// A database that failed.
-    pub async fn count_kaphila(&self, caller: &Caller, now: Now) -> Result<Rate, Failure> {
-        let limit = caller.key.rate_limit.unwrap_or(DEFAULT_RATE_LIMIT);
-        Ok(self.kaphila.take(caller.key.id, limit, now.mono).await?)
+    pub async fn count(&self, counted: Counted, caller: &Caller, now: Now) -> Result<Option<Rate>, Failure> {
+        let key = &caller.key;
+        Ok(match counted {
+            Counted::Not => None,
+            Counted::Kaphila => {
+                let limit = key.rate_limit.unwrap_or(DEFAULT_RATE_LIMIT);
+                Some(self.kaphila.take(key.id, limit, now.mono).await?)
+            }
+            Counted::Phony => Some(self.count_phony(key.id, now).await?),
+            Counted::Plan => match self.config.plans.limits(&key.plan).requests_per_minute {
+                Some(limit) => Some(self.plans.take(key.id, limit, now.wall).await?),
+                None => None,
+            },
+        })
+    }
+
+    /// Phony's two windows. What is told is the hour's, but for the wait of a request that the minute has no room for.
+    async fn count_phony(&self, key: i64, now: Now) -> Result<Rate, Failure> {
+        let limits = &self.config.ratelimit;
+        let minute = self.phony_minute.take(key, limits.phony_per_minute, now.mono).await?;
+        if !minute.allowed {
+            return Ok(Rate { limit: limits.phony_per_hour, remaining: 0, ..minute });
+        }
+        Ok(self.phony_hour.take(key, limits.phony_per_hour, now.mono).await?)
     }
 }
 

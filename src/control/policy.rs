@@ -1,12 +1,14 @@
 //! What a key may do with a call: where it may go, who may seem to call, how many and how dear (CONTRACT 3 S22, S42).
 //! The same for every surface. Where it decides it is pure; what must hold whatever comes together is asked of the
-//! store inside the placing transaction ([`caps`]).
+//! store inside the placing transaction ([`caps`](fn@caps)).
 
+use super::admission::LOCAL_KEY;
 use super::numbers::{self, Kind};
 use super::{Failure, Refusal};
 use crate::model::account::{ApiKey, Policy};
+use crate::model::call::Surface;
 use crate::model::{CallerId, PhoneNumber, Timestamp, forms};
-use crate::store::Tx;
+use crate::store::{Tx, caps};
 
 /// Whether a key may call a number. Emergency and premium-rate numbers are closed unless the key opens them, countries
 /// are open unless the key names some; an emergency short code is of no country.
@@ -64,19 +66,68 @@ pub fn shown_number(id: &CallerId) -> Option<PhoneNumber> {
     }
 }
 
-/// Takes a place for one call of this key, and a credit for it: calls a minute, calls at once, credits of the day, the
-/// balance. Whatever is refused, nothing stays when the transaction is dropped.
+/// What a surface permits each key beside the key's own caps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pace {
+    /// So many calls in a span of so many milliseconds.
+    calls: Option<(u32, i64)>,
+    /// Live calls at once.
+    live: Option<u32>,
+    /// After so many calls in a row that failed by their trunks, none for so many milliseconds, then one.
+    breaker: Option<(u32, i64)>,
+}
+
+/// The pace of a surface (CONTRACT 1.4, 1.5, 2.1 C4 and C22).
+fn pace(surface: Surface, key: &ApiKey) -> Pace {
+    match surface {
+        Surface::Hamming => Pace { calls: Some((1, 500)), live: Some(20), breaker: Some((3, 30_000)) },
+        Surface::ClaudePhone if key.key_id == LOCAL_KEY => {
+            Pace { calls: key.rate_limit.map(|most| (most, caps::HOUR_MS)), ..Pace::default() }
+        }
+        Surface::Kaphila | Surface::Phony | Surface::VoxForge | Surface::ClaudePhone => Pace::default(),
+    }
+}
+
+/// Delays after which a call of a surface is dialled again by all its trunks when all have failed, milliseconds
+/// (CONTRACT 1.4).
+pub fn redials_ms(surface: Surface) -> &'static [u32] {
+    match surface {
+        Surface::Hamming => &[1000, 2000, 4000],
+        Surface::Kaphila | Surface::Phony | Surface::VoxForge | Surface::ClaudePhone => &[],
+    }
+}
+
+/// Takes a place for one call of this key, and a credit for it: the surface's pace, calls a minute, calls at once,
+/// credits of the day, the balance. Whatever is refused, nothing stays when the transaction is dropped.
 ///
 /// # Errors
-/// [`Refusal::TooFast`], [`Refusal::TooManyCalls`], [`Refusal::NoCredits`], [`Refusal::DayIsSpent`].
-pub async fn caps(tx: &mut Tx, key: &ApiKey, at: Timestamp) -> Result<(), Failure> {
+/// [`Refusal::TooFast`], [`Refusal::CircuitOpen`], [`Refusal::TooManyCalls`], [`Refusal::NoCredits`],
+/// [`Refusal::DayIsSpent`].
+pub async fn caps(tx: &mut Tx, key: &ApiKey, surface: Surface, at: Timestamp) -> Result<(), Failure> {
     // Holding first: it locks the key's row, so that what is counted next cannot change any more.
     let held = tx.hold_credit(key.id).await?;
+    keeps_pace(tx, key, surface, at).await?;
     if let Some(most) = key.policy.calls_per_minute
-        && let Some(next) = tx.next_call_at(key.id, most, at).await?
+        && let Some(next) = tx.next_call_at(key.id, None, (most, caps::MINUTE_MS), at).await?
     {
         return Err(Refusal::TooFast { retry_after_s: seconds_until(next, at) }.into());
     }
+    room_for_one(tx, key).await?;
+    if !held {
+        return Err(Refusal::NoCredits.into());
+    }
+    if !tx.count_daily_credit(key.id, key.policy.daily_credits, at).await? {
+        return Err(Refusal::DayIsSpent.into());
+    }
+    Ok(())
+}
+
+/// Whether one more call of this key may be up, whichever way it goes: its own limit and that of its tenant. Nobody else
+/// is given the same place while the transaction is open.
+///
+/// # Errors
+/// [`Refusal::TooManyCalls`].
+pub async fn room_for_one(tx: &mut Tx, key: &ApiKey) -> Result<(), Failure> {
     if tx.active_count(key.id).await? >= i64::from(key.max_concurrent) {
         return Err(Refusal::TooManyCalls.into());
     }
@@ -85,11 +136,29 @@ pub async fn caps(tx: &mut Tx, key: &ApiKey, at: Timestamp) -> Result<(), Failur
     {
         return Err(Refusal::TooManyCalls.into());
     }
-    if !held {
-        return Err(Refusal::NoCredits.into());
+    Ok(())
+}
+
+async fn keeps_pace(tx: &mut Tx, key: &ApiKey, surface: Surface, at: Timestamp) -> Result<(), Failure> {
+    let pace = pace(surface, key);
+    if let Some(calls) = pace.calls
+        && let Some(next) = tx.next_call_at(key.id, Some(surface), calls, at).await?
+    {
+        return Err(Refusal::TooFast { retry_after_s: seconds_until(next, at) }.into());
     }
-    if !tx.count_daily_credit(key.id, key.policy.daily_credits, at).await? {
-        return Err(Refusal::DayIsSpent.into());
+    if let Some((most, pause_ms)) = pace.breaker
+        && let Some(since) = tx.failing_since(key.id, surface, most).await?
+    {
+        let until = since.plus_ms(pause_ms);
+        // After the pause one call is the probe, and the next waits for what becomes of it.
+        if at < until || tx.active_on(key.id, surface).await? > 0 {
+            return Err(Refusal::CircuitOpen { retry_after_s: seconds_until(until, at) }.into());
+        }
+    }
+    if let Some(most) = pace.live
+        && tx.active_on(key.id, surface).await? >= i64::from(most)
+    {
+        return Err(Refusal::TooManyCalls.into());
     }
     Ok(())
 }

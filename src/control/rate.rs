@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use crate::model::Timestamp;
 use crate::store::{Db, StoreError};
 
 /// What became of one request.
@@ -104,6 +105,42 @@ impl Windows {
             remaining: limit.saturating_sub(used).saturating_sub(u32::from(counted.taken)),
             resets_in: self.window.saturating_sub(since_oldest),
         })
+    }
+}
+
+/// Fixed windows of a minute that begin with a key's first request (CONTRACT 1.3), exact over all processes that serve
+/// from the database. A window ends on a whole second, so that what clients are told of its end is its end.
+#[derive(Debug)]
+pub struct Minutes {
+    db: Db,
+    /// Each key's window: where it ends, and the requests in it.
+    here: DashMap<i64, (Timestamp, u32)>,
+}
+
+impl Minutes {
+    /// No window has begun.
+    pub fn new(db: Db) -> Self {
+        Self { db, here: DashMap::new() }
+    }
+
+    /// Asks for one request of `key` at `now` under `limit`, and counts it if it is taken. Where processes share the
+    /// windows, the time is the database's.
+    ///
+    /// # Errors
+    /// A database that failed.
+    pub async fn take(&self, key: i64, limit: u32, now: Timestamp) -> Result<Rate, StoreError> {
+        let (ends_in_ms, asked) = if self.db.is_shared() {
+            self.db.take_minute(key).await?
+        } else {
+            let mut window = self.here.entry(key).or_insert((Timestamp(i64::MIN), 0));
+            if now >= window.0 {
+                *window = (Timestamp((now.seconds() + 60 + i64::from(now.0.rem_euclid(1000) > 0)) * 1000), 0);
+            }
+            window.1 = window.1.saturating_add(1);
+            (window.0.0.saturating_sub(now.0), window.1)
+        };
+        let resets_in = Duration::from_millis(u64::try_from(ends_in_ms).unwrap_or(0));
+        Ok(Rate { allowed: asked <= limit, limit, remaining: limit.saturating_sub(asked), resets_in })
     }
 }
 

@@ -1,15 +1,19 @@
 //! One call: the state machine of what was ordered. It takes what the signalling, the media and the application
 //! say, and answers with [`Step`]s; it performs nothing, so a whole call runs in a test without a socket.
-//! Its shape and its answer live here; which trunk is dialled in [`dial`], what happens on the line in [`line`], how
-//! it ends in [`ending`].
+//! Its shape and its answer live here; which trunk is dialled in [`dial`], how a call that came in is answered in
+//! [`called`], what happens on the line in [`line`], how it ends in [`ending`].
 
+mod called;
 mod dial;
 mod ending;
 mod line;
+mod second;
 #[cfg(test)]
 mod tests;
+mod unheard;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +25,15 @@ use sip::{SessionEvent, Termination};
 use super::Settings;
 use super::gates::Gates;
 use super::gather::Gather;
+use super::opening::Opening;
 use super::outcome::cause;
 use crate::model::Now;
-use crate::model::call::{CallOrder, EndReason, TrunkPlan};
+use crate::model::call::{self, CallOrder, EndReason, Overheard, TrunkPlan};
 use crate::model::event::{CallEvent, DigitSource, Fault, PlayTo};
 use crate::model::trunk::Dtmf;
+pub(super) use called::Called;
+
+pub(super) use second::{Second, SecondStep};
 
 /// The callee's leg.
 pub(super) const CALLEE: LegId = LegId(0);
@@ -34,8 +42,6 @@ pub(super) const CALLEE: LegId = LegId(0);
 const PLACEMENT_CEILING: Duration = Duration::from_secs(10);
 /// A trunk that has said 100 and nothing else for this long has the call.
 const PROCEEDING_AFTER: Duration = Duration::from_secs(4);
-/// The detector counts frames; should none be counted, the verdict is due all the same.
-const AMD_BACKSTOP: Duration = Duration::from_millis(400);
 
 /// Sound that may wait on one call, milliseconds: clips are held in memory until they are heard.
 const QUEUED_MAX_MS: u32 = 15 * 60 * 1000;
@@ -60,12 +66,18 @@ pub(super) enum Step {
     Invite(usize, Bytes),
     /// CANCEL or BYE, whatever is right, with this Q.850 cause.
     HangUp(u16),
+    /// Answer the call that came in.
+    PickUp(Bytes),
     /// Answer the re-INVITE that waits.
     AnswerOffer(Bytes),
-    /// Refuse it.
+    /// Refuse it, or the call that came in.
     RefuseOffer(u16),
     /// Take another RTP port and open that.
     NextPort,
+    /// For the second party.
+    Second(SecondStep),
+    /// For whoever attends the call.
+    Overheard(Overheard),
     /// For the media worker.
     Media(media::Command),
     /// It happened.
@@ -130,12 +142,15 @@ impl Dial {
 #[derive(Debug, Default)]
 struct Timers {
     placement: Option<Instant>,
+    /// No attempt is under way; then all trunks are tried again.
+    redial: Option<Instant>,
     proceeding: Option<Instant>,
     ring: Option<Instant>,
     max_duration: Option<Instant>,
     amd: Option<Instant>,
     drain: Option<Instant>,
     closing: Option<Instant>,
+    unheard: Option<Instant>,
 }
 
 /// A playback that the media worker has been given and has not ended.
@@ -169,6 +184,8 @@ enum Recording {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) order: Arc<CallOrder>,
+    /// Of a call that came in: what it came with.
+    called: Option<Called>,
     pub(super) bridge: BridgeId,
     pub(super) port: u16,
     /// `o=` of our session descriptions (RFC 3264 §8: one id, the version grows with each change).
@@ -181,18 +198,34 @@ pub(super) struct Call {
     phase: Phase,
     dial: Dial,
     placed: bool,
+    /// Redials of the order that were begun or wait.
+    redials: usize,
     /// INVITEs so far.
     tried: u8,
     timers: Timers,
     amd_pending: bool,
     gather: Option<(Gather, media::PlaybackId)>,
+    /// What is to be done at the answer.
+    waiting_opening: Option<call::Opening>,
+    opening: Option<Opening>,
     playbacks: VecDeque<Playback>,
     next_playback: u64,
     recording: Recording,
     recording_paused: bool,
     /// The latest key presses, at most [`PRESSES_KEPT`].
     presses: VecDeque<(char, Instant, DigitSource)>,
+    /// Somebody hears what happens on the line and speaks in the call's place.
+    attended: bool,
+    pub(super) second: Option<Second>,
+    /// The second leg's port, and whether the leg is open; it stays so until the call ends.
+    pub(super) second_port: Option<u16>,
+    second_ready: bool,
+    second_version: u64,
     media_closed: bool,
+    /// Where the far end says that its sound comes from.
+    told_address: Option<SocketAddr>,
+    /// Any RTP came.
+    heard_anything: bool,
 }
 
 impl Call {
@@ -202,6 +235,7 @@ impl Call {
         let dial = Dial::new(0, false, started);
         Self {
             order,
+            called: None,
             bridge,
             port,
             sdp_session: seeds.sdp_session,
@@ -212,16 +246,26 @@ impl Call {
             phase: Phase::Opening,
             dial,
             placed: false,
+            redials: 0,
             tried: 0,
             timers: Timers::default(),
             amd_pending: false,
             gather: None,
+            waiting_opening: None,
+            opening: None,
             playbacks: VecDeque::new(),
             next_playback: 0,
             recording: Recording::None,
             recording_paused: false,
             presses: VecDeque::new(),
+            attended: false,
+            second: None,
+            second_port: None,
+            second_ready: false,
+            second_version: 1,
             media_closed: false,
+            told_address: None,
+            heard_anything: false,
         }
     }
 
@@ -270,16 +314,33 @@ impl Call {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let gather = self.gather.as_ref().and_then(|(gather, _)| gather.deadline());
         let t = &self.timers;
-        [t.placement, t.proceeding, t.ring, t.max_duration, t.amd, t.drain, t.closing, gather]
-            .into_iter()
-            .flatten()
-            .min()
+        let opening = self.opening.as_ref().and_then(Opening::deadline);
+        let second = self.second.as_ref().and_then(Second::deadline);
+        [
+            t.placement,
+            t.redial,
+            t.proceeding,
+            t.ring,
+            t.max_duration,
+            t.amd,
+            t.drain,
+            t.closing,
+            gather,
+            opening,
+            second,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Some timer is due.
     pub(super) fn timeout(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
         let due = |timer: &mut Option<Instant>| timer.take_if(|at| *at <= now).is_some();
+        if due(&mut self.timers.redial) {
+            self.redial(ctx);
+        }
         if due(&mut self.timers.proceeding) {
             self.proceed(ctx);
         }
@@ -292,6 +353,9 @@ impl Call {
         if due(&mut self.timers.amd) {
             self.no_verdict(ctx);
         }
+        if due(&mut self.timers.unheard) {
+            self.unheard(ctx);
+        }
         if due(&mut self.timers.drain) {
             self.end(ctx, EndReason::ApiHangup, cause::NORMAL);
         }
@@ -302,6 +366,8 @@ impl Call {
             self.closing_over(ctx);
         }
         self.gather_timeout(ctx);
+        self.opening_timeout(ctx);
+        self.second_timeout(ctx);
     }
 
     /// The trunk of the attempt under way.
@@ -337,17 +403,15 @@ impl Call {
     }
 
     fn offer_config(&self) -> OfferConfig {
-        let names = self.trunk().map(|trunk| trunk.codecs.as_slice()).unwrap_or_default();
-        let mut codecs: Vec<Codec> = names.iter().filter_map(|name| Codec::from_name(name)).collect();
-        if codecs.is_empty() {
-            codecs = vec![Codec::Pcmu, Codec::Pcma];
-        }
-        let telephone_event = matches!(self.dtmf(), Dtmf::Auto | Dtmf::Rfc4733);
-        OfferConfig { codecs, telephone_event }
+        offer_config(self.trunk())
     }
 
     /// What the session of the present attempt reports.
     pub(super) fn signalled(&mut self, ctx: &mut Ctx<'_>, event: SessionEvent) {
+        if self.timers.redial.is_some() {
+            // The last words of an attempt that was given up.
+            return;
+        }
         match event {
             SessionEvent::Trying => self.trying(ctx),
             SessionEvent::Progress { sdp, .. } => self.ringing(ctx, sdp.as_deref()),
@@ -411,7 +475,8 @@ impl Call {
             Phase::Dialing if self.dial.provisional => self.proceed(ctx),
             Phase::Dialing if !self.placed => {
                 self.attempt_failed(ctx, 0, "no response in time", None, Fault::Trunk);
-                self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
+                ctx.steps.push_back(Step::HangUp(cause::FAILURE));
+                self.walk_over(ctx, cause::FAILURE, None);
             }
             Phase::Dialing | Phase::Answered | Phase::Over => {}
         }
@@ -440,24 +505,9 @@ impl Call {
         self.placed();
         self.timers.ring = None;
         self.phase = Phase::Answered;
-        let held = remote.direction != Direction::SendRecv;
         ctx.event(CallEvent::Answered);
-        ctx.media(media::Command::Connect { bridge: self.bridge, leg: CALLEE, remote });
-        ctx.media(media::Command::Hold { bridge: self.bridge, leg: CALLEE, on: held });
-        let max = Duration::from_millis(self.order.max_duration_ms.into());
-        self.timers.max_duration = Some(ctx.now.mono + max);
-        self.start_recording(ctx);
-        self.start_screening(ctx);
-    }
-
-    fn start_screening(&mut self, ctx: &mut Ctx<'_>) {
-        if self.order.use_amd {
-            self.amd_pending = true;
-            let config = ctx.settings.amd;
-            let total = Duration::from_millis(config.total_ms.into());
-            self.timers.amd = Some(ctx.now.mono + total + AMD_BACKSTOP);
-            ctx.media(media::Command::ListenAmd { bridge: self.bridge, leg: CALLEE, config });
-        }
+        self.connect(ctx, remote);
+        self.begin_talking(ctx);
     }
 
     /// A re-INVITE or UPDATE: hold, resume, a moved port (RFC 3264 §8).
@@ -509,9 +559,21 @@ impl Call {
 
     fn terminated(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
         match self.phase {
+            Phase::Opening if self.called.is_some() => self.given_up(ctx, termination),
             Phase::Opening | Phase::Over => {}
             Phase::Answered => self.end_by_far_end(ctx, termination),
             Phase::Dialing => self.attempt_over(ctx, termination),
         }
     }
+}
+
+/// What is offered on a trunk.
+fn offer_config(trunk: Option<&TrunkPlan>) -> OfferConfig {
+    let names = trunk.map(|trunk| trunk.codecs.as_slice()).unwrap_or_default();
+    let mut codecs: Vec<Codec> = names.iter().filter_map(|name| Codec::from_name(name)).collect();
+    if codecs.is_empty() {
+        codecs = vec![Codec::Pcmu, Codec::Pcma];
+    }
+    let dtmf = trunk.map(|trunk| trunk.profile.dtmf).unwrap_or_default();
+    OfferConfig { codecs, telephone_event: matches!(dtmf, Dtmf::Auto | Dtmf::Rfc4733) }
 }

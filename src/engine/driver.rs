@@ -1,19 +1,22 @@
 //! The engine's driver: the one task that owns the [`Engine`], its SIP sockets and its media workers. It reads the
 //! clock, waits, performs outputs, and decides nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use sip::SessionId;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Engine, Input, Output};
 use crate::clock;
-use crate::model::CallId;
-use crate::model::call::{Accepted, CallOrder, Command, CommandError};
+use crate::model::call::{Accepted, CallOrder, Command, CommandError, Overheard};
 use crate::model::event::{CallEvent, Stamped};
+use crate::model::incoming::{Directory, Incoming, Reception};
 use crate::model::trunk::{TrunkNews, TrunkWatch};
+use crate::model::{CallId, Now};
 
 /// Requests that may wait for the engine.
 const REQUESTS_MAX: usize = 1024;
@@ -25,11 +28,18 @@ const LOOK_EVERY: usize = 16;
 const CLOSING_CEILING: Duration = Duration::from_secs(2);
 /// A socket that only fails is not asked again at once.
 const SOCKET_PAUSE: Duration = Duration::from_millis(10);
+/// When a caller shall try again whom the rooms above have no time for, seconds.
+const RETRY_AFTER_S: u32 = 5;
+/// What may wait for whoever attends a call. Who falls behind further attends no longer.
+const OVERHEARD_MAX: usize = 256;
 /// Far longer than any timer; stands for "no timer" in the wait.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// What takes the news of a trunk, by its endpoint name.
 pub type TakesNews = Box<dyn Fn(&str, &TrunkNews) + Send>;
+
+/// What takes a call that came in; `false`: there is no room for it.
+pub type TakesCalls = Box<dyn Fn(Incoming) -> bool + Send>;
 
 /// What the driver is given besides the engine.
 pub struct Parts {
@@ -45,6 +55,8 @@ pub struct Parts {
     pub events: Box<dyn Fn(Stamped) + Send>,
     /// Takes what became of a trunk, by its endpoint name, apart from any call; must not block.
     pub trunks: TakesNews,
+    /// Takes each call that came in, to be answered by [`EngineHandle::receive`]; must not block.
+    pub incoming: TakesCalls,
     /// How long a drain waits before it hangs up.
     pub drain: Duration,
 }
@@ -52,7 +64,10 @@ pub struct Parts {
 enum Request {
     Originate(Arc<CallOrder>, oneshot::Sender<Result<(), CommandError>>),
     Command(CallId, Command, oneshot::Sender<Result<Accepted, CommandError>>),
+    Receive(SessionId, Reception, oneshot::Sender<Result<(), CommandError>>),
+    Attend(CallId, oneshot::Sender<Result<mpsc::Receiver<Overheard>, CommandError>>),
     Watch(Vec<TrunkWatch>),
+    Direct(Arc<Directory>),
     Drain(oneshot::Sender<()>),
 }
 
@@ -78,6 +93,28 @@ impl EngineHandle {
     /// Why it was not taken.
     pub async fn command(&self, call: CallId, command: Command) -> Result<Accepted, CommandError> {
         self.ask(|answer| Request::Command(call, command, answer)).await
+    }
+
+    /// What becomes of a call that came in.
+    ///
+    /// # Errors
+    /// As [`Engine::receive`].
+    pub async fn receive(&self, ticket: SessionId, reception: Reception) -> Result<(), CommandError> {
+        self.ask(|answer| Request::Receive(ticket, reception, answer)).await
+    }
+
+    /// The trunks that may bring calls from here on. `false`: the engine is too busy to hear it, or gone.
+    pub fn direct(&self, directory: Arc<Directory>) -> bool {
+        self.requests.try_send(Request::Direct(directory)).is_ok()
+    }
+
+    /// Attends a call: hears what happens on its line, and speaks in its place, until what is given back is dropped.
+    /// It ends with the call, and where it is not read in time.
+    ///
+    /// # Errors
+    /// [`CommandError::Attended`]; [`CommandError::UnknownCall`] for one that is over.
+    pub async fn attend(&self, call: CallId) -> Result<mpsc::Receiver<Overheard>, CommandError> {
+        self.ask(|answer| Request::Attend(call, answer)).await
     }
 
     /// Keeps registrations at these trunks and asks for them now and then; at no others from here on. `false`: the
@@ -118,7 +155,9 @@ impl EngineHandle {
                 match request {
                     Request::Originate(order, answer) => drop(answer.send(originate(order))),
                     Request::Command(id, asked, answer) => drop(answer.send(command(id, asked))),
-                    Request::Watch(_) => {}
+                    Request::Receive(_, _, answer) => drop(answer.send(Err(CommandError::UnknownCall))),
+                    Request::Attend(_, answer) => drop(answer.send(Err(CommandError::Unavailable))),
+                    Request::Watch(_) | Request::Direct(_) => {}
                     Request::Drain(answer) => drop(answer.send(())),
                 }
             }
@@ -140,7 +179,14 @@ impl EngineHandle {
 pub fn start(engine: Engine, parts: Parts) -> (EngineHandle, JoinHandle<()>) {
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     let live = Arc::new(AtomicUsize::new(0));
-    let driver = Driver { engine, parts, live: live.clone(), draining: None, unclosed: Vec::new() };
+    let driver = Driver {
+        engine,
+        parts,
+        live: live.clone(),
+        draining: None,
+        unclosed: Vec::new(),
+        ears: BTreeMap::new(),
+    };
     let task = tokio::spawn(driver.run(waiting));
     (EngineHandle { requests, live }, task)
 }
@@ -201,6 +247,8 @@ struct Driver {
     draining: Option<Draining>,
     /// Bridges whose closing found its worker's queue full: asked again each round.
     unclosed: Vec<media::BridgeId>,
+    /// Who attends which call.
+    ears: BTreeMap<CallId, mpsc::Sender<Overheard>>,
 }
 
 impl Driver {
@@ -285,15 +333,46 @@ impl Driver {
                 self.perform();
                 let _ = answer.send(taken);
             }
+            Request::Receive(ticket, reception, answer) => {
+                let received = self.engine.receive(now, ticket, reception);
+                self.perform();
+                let _ = answer.send(received);
+            }
+            Request::Direct(directory) => self.engine.direct(directory),
+            Request::Attend(id, answer) => {
+                // Whoever asked may be gone: the next thing overheard finds that out.
+                let _ = answer.send(self.attend(now, id));
+            }
             // Who stops is not registered again.
             Request::Watch(_) if self.draining.is_some() => {}
             Request::Watch(trunks) => self.engine.watch(now, trunks),
             Request::Drain(answer) => {
                 self.engine.watch(now, Vec::new());
+                self.engine.close_doors();
                 let hang_up_at = now.mono + self.parts.drain;
                 let give_up_at = hang_up_at + CLOSING_CEILING;
                 self.draining = Some(Draining { answer, hang_up_at: Some(hang_up_at), give_up_at });
             }
+        }
+    }
+
+    fn attend(&mut self, now: Now, id: CallId) -> Result<mpsc::Receiver<Overheard>, CommandError> {
+        if self.ears.get(&id).is_some_and(|ear| !ear.is_closed()) {
+            return Err(CommandError::Attended);
+        }
+        self.engine.command(now, id, Command::Attend { on: true })?;
+        let (ear, overheard) = mpsc::channel(OVERHEARD_MAX);
+        self.ears.insert(id, ear);
+        self.perform();
+        Ok(overheard)
+    }
+
+    fn overheard(&mut self, id: CallId, what: Overheard) {
+        let Some(ear) = self.ears.get(&id) else { return };
+        if ear.try_send(what).is_err() {
+            self.ears.remove(&id);
+            // A call that is over needs no word.
+            let _ = self.engine.command(clock::now(), id, Command::Attend { on: false });
         }
     }
 
@@ -328,11 +407,23 @@ impl Driver {
             match output {
                 Output::Event(event) => {
                     log(&event);
+                    if matches!(event.event, CallEvent::Ended { .. }) {
+                        self.ears.remove(&event.call);
+                    }
                     (self.parts.events)(event);
                 }
+                Output::Overheard(call, what) => self.overheard(call, what),
                 Output::Trunk(trunk, news) => {
                     log_news(&trunk, &news);
                     (self.parts.trunks)(&trunk, &news);
+                }
+                Output::Incoming(incoming) => {
+                    let ticket = incoming.ticket;
+                    if !(self.parts.incoming)(incoming) {
+                        let refused = Reception::Refuse { code: 503, retry_after_s: Some(RETRY_AFTER_S) };
+                        // A caller that is gone already needs no refusal.
+                        let _ = self.engine.receive(clock::now(), ticket, refused);
+                    }
                 }
                 Output::Transmit(transmit) => self.transmit(&transmit),
                 Output::Media(command) => self.media(command),

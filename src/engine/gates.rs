@@ -47,6 +47,14 @@ impl Gates {
         Ok(())
     }
 
+    /// Whether a place would be given now.
+    pub(super) fn has_room(&self, now: Instant, plan: &TrunkPlan) -> bool {
+        let (calls, starts) = (plan.profile.max_calls, plan.profile.calls_per_second as usize);
+        let Some(gate) = self.trunks.get(&plan.endpoint) else { return true };
+        let recent = gate.starts.iter().filter(|at| now.saturating_duration_since(**at) < SECOND).count();
+        (calls == 0 || gate.on < calls) && (starts == 0 || recent < starts)
+    }
+
     /// Gives a place back.
     pub(super) fn leave(&mut self, endpoint: &str) {
         let Some(gate) = self.trunks.get_mut(endpoint) else { return };
@@ -86,7 +94,8 @@ mod tests {
     fn limits_hold_and_places_come_back() {
         let (mut gates, start) = (Gates::default(), Instant::now());
         let two = plan(2, 0);
-        assert_eq!([0; 3].map(|_| gates.enter(start, &two).is_ok()), [true, true, false]);
+        let mut enter = || (gates.has_room(start, &two), gates.enter(start, &two).is_ok());
+        assert_eq!([0; 3].map(|_| enter()), [(true, true), (true, true), (false, false)]);
         gates.leave("a-endpoint");
         assert!(gates.enter(start, &two).is_ok());
         gates.leave("a-endpoint");

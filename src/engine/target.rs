@@ -62,7 +62,7 @@ pub(super) fn target(
 }
 
 /// Where requests inside the call may come from beside the address that was dialled (CONTRACT 3 S33a).
-fn sources(plan: &TrunkPlan) -> Vec<sip::Network> {
+pub(super) fn sources(plan: &TrunkPlan) -> Vec<sip::Network> {
     let networks = plan.profile.networks().into_iter();
     let networks = networks.map(|n| sip::Network { base: n.base(), prefix: n.prefix() });
     plan.hops.iter().map(|hop| sip::Network::from(hop.address.ip())).chain(networks).collect()
@@ -113,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::model::call::{Hop, Surface};
+    use crate::model::purpose::Purpose;
     use crate::model::trunk::NumberFormat;
     use crate::model::{CallId, PhoneNumber, Secret, Timestamp};
 
@@ -122,6 +123,7 @@ mod tests {
             sip_address_other: None,
             media_address: "192.0.2.9".parse().unwrap(),
             media_address_other: None,
+            local_nets: Vec::new(),
             rtp_bind: "192.0.2.9".parse().unwrap(),
             rtp_ports: (10_000, 10_100),
             leg: media::LegSettings::default(),
@@ -150,12 +152,14 @@ mod tests {
             id: CallId(1),
             kaphila_id: "1.1".into(),
             surface: Surface::Kaphila,
+            purpose: Purpose::default(),
             key: 1,
             tenant: "default".into(),
             submitted_number: "14155550100".into(),
             to: PhoneNumber::parse_lenient("14155550100").unwrap(),
             from: from.and_then(CallerId::parse),
             trunks: vec![plan],
+            redials_ms: Vec::new(),
             ring_timeout_ms: 30_000,
             max_duration_ms: 600_000,
             use_amd: false,

@@ -70,6 +70,13 @@ impl Live {
         mine
     }
 
+    /// The calls of a tenant that have not ended, oldest first.
+    pub fn of_tenant(&self, tenant: &str) -> Vec<Arc<CallView>> {
+        let mut calls = self.all();
+        calls.retain(|view| view.order.tenant == tenant);
+        calls
+    }
+
     /// Every call that has not ended, oldest first.
     pub fn all(&self) -> Vec<Arc<CallView>> {
         let views = self.shared.calls.iter().map(|entry| entry.borrow().clone());

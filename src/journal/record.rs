@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::subscribers;
 use crate::model::CallId;
 use crate::model::call::CallView;
 use crate::model::event::{CallEvent, Stamped};
@@ -26,6 +27,8 @@ pub struct Written {
 pub struct Recorder {
     db: Db,
     formats: Vec<&'static dyn Format>,
+    /// The form of endpoints that tenants subscribe.
+    subscribed: Option<&'static dyn Format>,
     /// Writes of calls that this process has, and leaves those alone that were taken from it.
     own: bool,
 }
@@ -41,12 +44,13 @@ struct Group {
 impl Recorder {
     /// `formats` holds one entry for each surface that sends webhooks.
     pub fn new(db: Db, formats: Vec<&'static dyn Format>) -> Self {
-        Self { db, formats, own: true }
+        let subscribed = formats.iter().find(|format| format.has_endpoints()).copied();
+        Self { db, formats, subscribed, own: true }
     }
 
     /// For calls that no process has any more.
     pub(super) fn of_nobodys_calls(db: Db, formats: Vec<&'static dyn Format>) -> Self {
-        Self { db, formats, own: false }
+        Self { own: false, ..Self::new(db, formats) }
     }
 
     /// Writes the events in order in one transaction. Each comes with its call's view after it, or without where
@@ -137,7 +141,14 @@ impl Recorder {
         }
         keep_recording(tx, stamped, &view).await?;
         move_money(tx, stamped, &view).await?;
+        if matches!(stamped.event, CallEvent::Ended { .. }) {
+            tx.finish_contact(&view, stamped.at).await?;
+        }
         group.written.deliveries += self.promise(tx, stamped, &view).await?;
+        if let Some(format) = self.subscribed {
+            let promised = subscribers::promise(&self.db, tx, format, stamped, &view).await?;
+            group.written.deliveries += promised;
+        }
         group.unsaved.insert(stamped.call);
         group.views.insert(stamped.call, view);
         Ok(())
@@ -154,19 +165,22 @@ impl Recorder {
             return Ok(0);
         };
         let sequence = tx.bodies(order.id, url).await? + 1;
-        let Some(rendered) = format.render(stamped, view, sequence) else { return Ok(0) };
-        let new = NewDelivery {
-            call: order.id,
-            key: order.key,
-            dialect: format.name(),
-            event: rendered.event,
-            terminal: format.terminal(rendered.event),
-            url: url.clone(),
-            body: rendered.body,
-            at: stamped.at,
-        };
-        tx.enqueue(&new).await?;
-        Ok(1)
+        let bodies = format.render(stamped, view, sequence);
+        let promised = bodies.len();
+        for rendered in bodies {
+            tx.enqueue(&NewDelivery {
+                call: order.id,
+                key: order.key,
+                dialect: format.name(),
+                event: rendered.event,
+                terminal: format.terminal(rendered.event),
+                url: url.clone(),
+                body: rendered.body,
+                at: stamped.at,
+            })
+            .await?;
+        }
+        Ok(promised)
     }
 }
 
@@ -197,7 +211,14 @@ async fn move_money(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(
         | CallEvent::GatherProgress { .. }
         | CallEvent::GatherComplete { .. }
         | CallEvent::GatherTimeout { .. }
-        | CallEvent::Played { .. } => Ok(()),
+        | CallEvent::Played { .. }
+        | CallEvent::Said { .. }
+        | CallEvent::ContextChanged { .. }
+        | CallEvent::HandedOff { .. }
+        | CallEvent::TransferStarted { .. }
+        | CallEvent::TransferFailed { .. }
+        | CallEvent::Unheard { .. }
+        | CallEvent::Transferred => Ok(()),
     }
 }
 
@@ -233,6 +254,13 @@ async fn keep_recording(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Resu
         | CallEvent::GatherComplete { .. }
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
+        | CallEvent::Said { .. }
+        | CallEvent::ContextChanged { .. }
+        | CallEvent::HandedOff { .. }
+        | CallEvent::TransferStarted { .. }
+        | CallEvent::TransferFailed { .. }
+        | CallEvent::Unheard { .. }
+        | CallEvent::Transferred
         | CallEvent::Ended { .. } => return Ok(()),
     };
     tx.upsert_recording(&view.order, recording, state, &end, stamped.at).await

@@ -83,6 +83,8 @@ pub struct ApiKey {
     pub policy: Policy,
     /// Record its calls.
     pub recording: RecordingMode,
+    /// Days that its recordings are kept, 0 for ever; `None`: as the configuration says.
+    pub keep_days: Option<u32>,
     /// Caller ids it may show; empty: any.
     pub caller_ids: Vec<CallerId>,
     /// `whsec_…`, the secret of its per-call webhooks.

@@ -4,28 +4,49 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::event::{CallEvent, PlayTo};
+use super::event::CallEvent;
+use super::purpose::{Direction, Purpose};
 use super::trunk::TrunkProfile;
 use super::{CallId, CallerId, PhoneNumber, Secret, Timestamp};
 
-/// The HTTP surface a call was placed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub use super::command::{
+    Accepted, Command, CommandError, GatherOrder, Opening, Overheard, Then, TransferOrder,
+};
+
+/// The HTTP surface a call was placed on, or in whose form the application of an inbound call is told of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Surface {
-    /// Seed 003.
+    /// CONTRACT 1.1.
+    #[default]
     Kaphila,
+    /// CONTRACT 1.2.
+    Phony,
+    /// CONTRACT 1.3.
+    VoxForge,
+    /// CONTRACT 1.4.
+    Hamming,
+    /// CONTRACT 1.5.
+    ClaudePhone,
 }
+
+/// Every [`Surface`] with its word.
+const SURFACES: &[(Surface, &str)] = &[
+    (Surface::Kaphila, "kaphila"),
+    (Surface::Phony, "phony"),
+    (Surface::VoxForge, "voxforge"),
+    (Surface::Hamming, "hamming"),
+    (Surface::ClaudePhone, "claude_phone"),
+];
 
 impl Surface {
     /// The word stored in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kaphila => "kaphila",
-        }
+        SURFACES.iter().find(|(surface, _)| *surface == self).map_or("kaphila", |(_, word)| word)
     }
 
     /// Reads [`Surface::as_str`].
     pub fn from_text(text: &str) -> Option<Self> {
-        (text == "kaphila").then_some(Self::Kaphila)
+        SURFACES.iter().find(|(_, word)| *word == text).map(|(surface, _)| *surface)
     }
 }
 
@@ -87,14 +108,17 @@ pub struct CallOrder {
     pub key: i64,
     /// `tenants.id`.
     pub tenant: String,
-    /// The number exactly as submitted.
+    /// The number exactly as submitted; of a call that came in: who calls, as customers are told it.
     pub submitted_number: String,
-    /// The number read.
+    /// The number read; of a call that came in: the number called.
     pub to: PhoneNumber,
-    /// The caller id asked for (or the key's).
+    /// The caller id asked for (or the key's); of a call that came in: the caller's number, if it has one.
     pub from: Option<CallerId>,
-    /// The whole ordered list of trunks; the engine walks it once.
+    /// The whole ordered list of trunks; the engine walks it once, and once for each redial. Of a call that came in: the
+    /// one it came by.
     pub trunks: Vec<TrunkPlan>,
+    /// When every trunk has failed, all are tried once more after so many milliseconds, for each entry once.
+    pub redials_ms: Vec<u32>,
     /// From the first 18x or INVITE to CANCEL.
     pub ring_timeout_ms: u32,
     /// From answer to BYE.
@@ -109,7 +133,9 @@ pub struct CallOrder {
     pub voice_name: String,
     /// Where the call's events go.
     pub webhook_url: Option<String>,
-    /// The caller may hear premium or emergency numbers refused; decided before, kept for the record.
+    /// Who talks and why.
+    pub purpose: Purpose,
+    /// Placed.
     pub created_at: Timestamp,
 }
 
@@ -304,12 +330,14 @@ pub struct CallView {
     pub gather: Option<GatherView>,
     /// The latest recording.
     pub recording: Option<RecordingView>,
-    /// First INVITE.
+    /// First INVITE, ours or theirs.
     pub dialed_at: Option<Timestamp>,
-    /// First 18x.
+    /// First 18x; of a call that came in: its INVITE.
     pub ringing_at: Option<Timestamp>,
     /// 2xx.
     pub answered_at: Option<Timestamp>,
+    /// What the application said when it gave the call back.
+    pub handoff: Option<String>,
     /// The end.
     pub end: Option<End>,
     /// Events so far; the per-call sequence of the event log.
@@ -334,6 +362,7 @@ impl CallView {
             dialed_at: None,
             ringing_at: None,
             answered_at: None,
+            handoff: None,
             end: None,
             events: 0,
         }
@@ -343,14 +372,23 @@ impl CallView {
     pub fn apply(&mut self, at: Timestamp, event: &CallEvent) {
         self.events += 1;
         match event {
-            CallEvent::Queued | CallEvent::Digit { .. } | CallEvent::Played { .. } => {}
-            CallEvent::Dialing { trunk, .. } => {
-                self.state = self.state.max(CallState::Dialing);
+            CallEvent::Queued if self.order.purpose.direction == Direction::Inbound => {
                 self.dialed_at.get_or_insert(at);
-                let reason = String::new();
-                let (trunk, retry_after_s) = (trunk.clone(), None);
-                self.attempts.push(AttemptView { trunk, code: None, reason, elapsed_ms: 0, retry_after_s });
+                self.rings(at);
             }
+            CallEvent::Queued
+            | CallEvent::Digit { .. }
+            | CallEvent::Played { .. }
+            | CallEvent::Said { .. }
+            | CallEvent::TransferStarted { .. }
+            | CallEvent::TransferFailed { .. }
+            | CallEvent::Unheard { .. }
+            | CallEvent::Transferred => {}
+            CallEvent::ContextChanged { context } => {
+                Arc::make_mut(&mut self.order).purpose.context.clone_from(context);
+            }
+            CallEvent::HandedOff { data } => self.handoff = Some(data.clone()),
+            CallEvent::Dialing { trunk, .. } => self.dials(at, trunk),
             CallEvent::PassedOver { trunk, reason } => {
                 if self.passed.len() < PASSED_MAX {
                     self.passed.push(PassedView { trunk: trunk.clone(), reason: reason.clone() });
@@ -365,11 +403,7 @@ impl CallView {
                 }
             }
             CallEvent::Proceeding => self.placed = true,
-            CallEvent::Ringing => {
-                self.state = self.state.max(CallState::Ringing);
-                self.ringing_at.get_or_insert(at);
-                self.placed = true;
-            }
+            CallEvent::Ringing => self.rings(at),
             CallEvent::Answered => {
                 self.state = self.state.max(CallState::Answered);
                 self.answered_at.get_or_insert(at);
@@ -406,6 +440,20 @@ impl CallView {
         }
     }
 
+    fn dials(&mut self, at: Timestamp, trunk: &str) {
+        self.state = self.state.max(CallState::Dialing);
+        self.dialed_at.get_or_insert(at);
+        let reason = String::new();
+        let (trunk, retry_after_s) = (trunk.to_owned(), None);
+        self.attempts.push(AttemptView { trunk, code: None, reason, elapsed_ms: 0, retry_after_s });
+    }
+
+    fn rings(&mut self, at: Timestamp) {
+        self.state = self.state.max(CallState::Ringing);
+        self.ringing_at.get_or_insert(at);
+        self.placed = true;
+    }
+
     fn recording_over(&mut self, ended: &str) {
         if let Some(view) = &mut self.recording
             && view.recording == ended
@@ -431,95 +479,9 @@ impl CallView {
 
     /// The endpoint that carries (or last carried) the INVITE.
     pub fn trunk(&self) -> Option<&str> {
-        self.attempts.last().map(|a| a.trunk.as_str())
+        match self.order.purpose.direction {
+            Direction::Outbound => self.attempts.last().map(|a| a.trunk.as_str()),
+            Direction::Inbound => self.order.trunks.first().map(|trunk| trunk.endpoint.as_str()),
+        }
     }
-}
-
-/// What may be asked of a live call.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Play sound; FIFO. `text` marks speech of /voice (its end is told as `tts.played`).
-    Play {
-        /// The playback's id.
-        playback: String,
-        /// What is heard.
-        clip: Arc<media::Clip>,
-        /// The words, for speech.
-        text: Option<String>,
-        /// The sound's name, for sounds.
-        file: Option<String>,
-        /// Who hears it.
-        to: PlayTo,
-    },
-    /// Collect digits, with a prompt first.
-    Gather(GatherOrder),
-    /// End the call; `drain` waits for queued playback first (at most 60 s).
-    HangUp {
-        /// Let queued playback end first.
-        drain: bool,
-    },
-    /// Stop the running recording; the call goes on.
-    StopRecording,
-    /// Silence in the running recording, or sound again. What is so already stays so.
-    PauseRecording {
-        /// Silence.
-        on: bool,
-    },
-}
-
-/// A gather as asked for.
-#[derive(Clone, Debug)]
-pub struct GatherOrder {
-    /// Spoken first.
-    pub prompt: Arc<media::Clip>,
-    /// Who hears it.
-    pub to: PlayTo,
-    /// Digits wanted, 1 to 32.
-    pub num_digits: u8,
-    /// Total time from the prompt's end or the first digit.
-    pub timeout_ms: u32,
-    /// A key that ends it early and is not part of the digits.
-    pub finish_on_key: Option<char>,
-    /// Take the place of a running gather.
-    pub replace: bool,
-}
-
-/// A command was taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// Nothing more to say.
-    Done,
-    /// The recording that was stopped.
-    RecordingStopped {
-        /// The recording's id: the file name without `.wav`.
-        recording: String,
-    },
-    /// The recording that is paused, or goes on.
-    RecordingPaused {
-        /// The recording's id: the file name without `.wav`.
-        recording: String,
-    },
-}
-
-/// Why a command was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// No such live call.
-    #[error("call not found")]
-    UnknownCall,
-    /// It is not answered yet.
-    #[error("call is not answered")]
-    NotAnswered,
-    /// A gather is already collecting.
-    #[error("gather already in progress")]
-    GatherInProgress,
-    /// Too many playbacks wait.
-    #[error("playback queue is full")]
-    QueueFull,
-    /// Nothing is being recorded.
-    #[error("no active recording")]
-    NoActiveRecording,
-    /// The engine is stopping, full or gone.
-    #[error("engine unavailable")]
-    Unavailable,
 }

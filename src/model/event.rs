@@ -1,8 +1,10 @@
 //! Everything that can happen to a call, as facts in the past tense. The journal writes them, the live view is
 //! their fold, every webhook is a rendering of one of them.
 
+use serde_json::{Map, Value};
+
 use super::call::{Amd, EndReason};
-use super::{CallId, Timestamp};
+use super::{CallId, PhoneNumber, Timestamp};
 
 /// Where a key press was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,25 @@ impl GatherEnd {
     }
 }
 
+/// Who said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The far end.
+    Caller,
+    /// Whoever talks for us.
+    Agent,
+}
+
+impl Speaker {
+    /// The word on the wire and in the event log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Agent => "agent",
+        }
+    }
+}
+
 /// What a finished recording holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingSize {
@@ -104,7 +125,7 @@ pub enum Fault {
 /// All that can happen to a call. No `match` over it has a wildcard arm: a new fact must be decided everywhere.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CallEvent {
-    /// Accepted; nothing sent yet.
+    /// Accepted; nothing sent yet. Of a call that came in: it is about to be answered.
     Queued,
     /// An INVITE went out by `trunk` (its endpoint name, `<name>-endpoint`); `attempt` counts from 1.
     Dialing {
@@ -229,6 +250,45 @@ pub enum CallEvent {
         /// Heard to its end.
         completed: bool,
     },
+    /// A turn of the conversation, as far as it was heard; agents' only where an application speaks in its own turns
+    /// (what is played by command is told by [`CallEvent::Played`]).
+    Said {
+        /// Who.
+        by: Speaker,
+        /// The words.
+        text: String,
+        /// Counts the turns of the call from 1.
+        turn: u32,
+    },
+    /// What the customer wants remembered of the call is this from here on.
+    ContextChanged {
+        /// All of it.
+        context: Map<String, Value>,
+    },
+    /// The application gave the call back, with words for whoever takes it.
+    HandedOff {
+        /// As the application gave them.
+        data: String,
+    },
+    /// Somebody else is being dialled, to be put together with the callee.
+    TransferStarted {
+        /// Whom.
+        number: PhoneNumber,
+    },
+    /// Nobody there: the call goes on as before.
+    TransferFailed {
+        /// SIP status of the last attempt; 0: none was received.
+        code: u16,
+        /// In words.
+        reason: String,
+    },
+    /// Both hear each other.
+    Transferred,
+    /// The call is answered and no sound has come for a while.
+    Unheard {
+        /// What is known of the reason, for operators.
+        words: String,
+    },
     /// The call is over. Exactly one per call.
     Ended {
         /// Why.
@@ -264,6 +324,13 @@ impl CallEvent {
             Self::GatherComplete { .. } => "gather_complete",
             Self::GatherTimeout { .. } => "gather_timeout",
             Self::Played { .. } => "played",
+            Self::ContextChanged { .. } => "context_changed",
+            Self::HandedOff { .. } => "handed_off",
+            Self::TransferStarted { .. } => "transfer_started",
+            Self::TransferFailed { .. } => "transfer_failed",
+            Self::Transferred => "transferred",
+            Self::Said { .. } => "said",
+            Self::Unheard { .. } => "unheard",
             Self::Ended { .. } => "ended",
         }
     }

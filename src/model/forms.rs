@@ -42,6 +42,20 @@ pub fn public_number(text: &str) -> Option<PhoneNumber> {
     PhoneNumber::parse_lenient(text).filter(|number| !number.digits().starts_with('0'))
 }
 
+/// A number that can be called from anywhere, with its plus and nothing that could stand for an exit code, as people
+/// write it: what is dialled for many is not guessed at.
+pub fn e164(text: &str) -> Option<PhoneNumber> {
+    public_number(text).filter(|_| text.trim_start().starts_with('+'))
+}
+
+/// The form of a language's tag (BCP 47, RFC 5646 §2.1): words of letters and digits, the first of letters.
+pub fn is_language(text: &str) -> bool {
+    let word = |word: &str| (1..=8).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+    let first = text.split('-').next().unwrap_or_default();
+    let letters = (2..=8).contains(&first.len()) && first.bytes().all(|b| b.is_ascii_alphabetic());
+    text.len() <= 35 && letters && text.split('-').all(word)
+}
+
 /// The name of a sound: `^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$`, at most 128 (CONTRACT 1.1 `/play`).
 pub fn is_sound(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
@@ -69,6 +83,16 @@ mod tests {
                 assert!(!form(text), "{text:?}");
             }
         }
+        assert!(["en", "en-US", "zh-Hans-CN"].into_iter().all(is_language));
+        assert!(
+            ["", "e", "1en", "en_US", "en-", "-en", "en-123456789"].into_iter().all(|tag| !is_language(tag))
+        );
+        assert_eq!(e164(" +1 (415) 555-0100").unwrap().e164(), "+14155550100");
+        assert!(
+            ["14155550100", "0014155550100", "+0014155550100", "=+1", ""]
+                .iter()
+                .all(|text| e164(text).is_none())
+        );
         assert_eq!(public_number("+1 415 555 0100").unwrap().e164(), "+14155550100");
         assert_eq!((public_number("+0014155550100"), public_number("me")), (None, None));
         assert!(!is_label(&"a".repeat(101)) && !is_tenant(&"a".repeat(65)) && !is_subdomain(&"a".repeat(64)));

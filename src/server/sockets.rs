@@ -8,6 +8,8 @@ use sip::tokio::{BindError, SocketSettings, Sockets, StreamLimits, TlsFiles};
 
 use super::StartError;
 use crate::config::Config;
+use crate::engine::LocalNet;
+use crate::model::cidr::Cidr;
 
 /// What peers are told: our address, and that of the other IP version where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,29 @@ pub(super) fn told(external: &str, external_ipv6: &str, bound: IpAddr) -> Result
     let ipv6 = ipv6.or_else(|| routed(Ipv6Addr::UNSPECIFIED.into(), outside.into()));
     let ipv6 = ipv6.unwrap_or(Ipv6Addr::LOCALHOST.into());
     Ok(Told { first: ipv4.unwrap_or(Ipv4Addr::LOCALHOST.into()), other: Some(ipv6) })
+}
+
+/// Our own addresses in each of the operator's own networks.
+pub(super) fn local_nets(config: &Config, sip: IpAddr) -> Result<Vec<LocalNet>, StartError> {
+    let ours = |bound: IpAddr, net: &Cidr| {
+        let wildcard = match net.base() {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        if bound.is_unspecified() { routed(wildcard, net.base()) } else { Some(bound) }
+    };
+    let mut nets = Vec::new();
+    for text in &config.sip.local_nets {
+        let net: Cidr = text.parse().map_err(|_| StartError::Address(text.clone()))?;
+        if let (Some(signalling), Some(media)) = (ours(sip, &net), ours(config.rtp.bind, &net)) {
+            nets.push(LocalNet { net, signalling, media });
+        } else {
+            tracing::warn!(
+                "no interface leads to the local network {text}: its hosts are told the external address"
+            );
+        }
+    }
+    Ok(nets)
 }
 
 fn routed(from: IpAddr, outside: IpAddr) -> Option<IpAddr> {

@@ -1,5 +1,5 @@
 //! Any rate to the telephone's 8 kHz, with everything above 4 kHz taken out first: what is left there would come
-//! back as a whistle. Whole clips only, away from the media threads.
+//! back as a whistle. Whole clips ([`to_8k`]) or piece by piece ([`Thinner`]), away from the media threads.
 
 use rubato::audioadapter_buffers::owned::InterleavedOwned;
 use rubato::{Fft, FixedSync, Resampler, WindowFunction};
@@ -26,6 +26,86 @@ pub(super) fn to_8k(samples: Vec<f32>, rate: u32) -> Option<Vec<f32>> {
     let frames = samples.len();
     let input = InterleavedOwned::new_from(samples, 1, frames).ok()?;
     Some(resampler.process_all(&input, frames, None).ok()?.take_data())
+}
+
+/// Sound that comes in pieces, brought to 8 kHz as it comes. What goes in is heard half a filter later (about 20 ms);
+/// the pieces together are as long as they should be.
+pub(super) struct Thinner {
+    fft: Option<Fft<f32>>,
+    rate: u64,
+    waiting: Vec<f32>,
+    /// Samples of the filter's start that are still to be left out.
+    trim: usize,
+    taken: u64,
+    given: u64,
+}
+
+impl Thinner {
+    /// For this rate; `None` for one that is not taken.
+    pub(super) fn new(rate: u32) -> Option<Self> {
+        if !RATES.contains(&rate) {
+            return None;
+        }
+        let (from, to) = (usize::try_from(rate).ok()?, usize::try_from(RATE).ok()?);
+        let window = WindowFunction::BlackmanHarris2;
+        let fft = match rate == RATE {
+            true => None,
+            false => Some(Fft::<f32>::new_custom(from, to, CHUNK, 1, 1, window, FixedSync::Both).ok()?),
+        };
+        let trim = fft.as_ref().map_or(0, Resampler::output_delay);
+        Some(Self { fft, rate: u64::from(rate), waiting: Vec::new(), trim, taken: 0, given: 0 })
+    }
+
+    /// The next piece.
+    pub(super) fn push(&mut self, samples: &[f32]) -> Vec<f32> {
+        self.taken += samples.len() as u64;
+        if self.fft.is_none() {
+            return samples.to_vec();
+        }
+        self.waiting.extend_from_slice(samples);
+        self.turn()
+    }
+
+    /// What the filter still holds, once nothing more comes.
+    pub(super) fn finish(&mut self) -> Vec<f32> {
+        let Some(fft) = &self.fft else { return Vec::new() };
+        let expected = (self.taken * u64::from(RATE)).div_ceil(self.rate);
+        let step = fft.input_frames_next();
+        let mut out = Vec::new();
+        while self.given < expected {
+            // Silence pushes the rest through.
+            let room = step - self.waiting.len() % step;
+            self.waiting.extend(std::iter::repeat_n(0.0, room));
+            let before = self.given;
+            out.extend(self.turn());
+            if self.given == before && self.trim == 0 {
+                break;
+            }
+        }
+        let over = usize::try_from(self.given.saturating_sub(expected)).unwrap_or(0);
+        out.truncate(out.len().saturating_sub(over));
+        out
+    }
+
+    /// Filters what is there in whole steps.
+    fn turn(&mut self) -> Vec<f32> {
+        let mut out = Vec::new();
+        let Some(fft) = &mut self.fft else { return out };
+        let step = fft.input_frames_next();
+        let whole = self.waiting.len() / step * step;
+        for piece in self.waiting[..whole].chunks_exact(step) {
+            let Ok(input) = InterleavedOwned::new_from(piece.to_vec(), 1, step) else { continue };
+            let Ok(made) = fft.process(&input, None) else { continue };
+            let mut made = made.take_data();
+            let late = self.trim.min(made.len());
+            self.trim -= late;
+            made.drain(..late);
+            out.extend(made);
+        }
+        self.waiting.drain(..whole);
+        self.given += out.len() as u64;
+        out
+    }
 }
 
 #[cfg(test)]
@@ -92,5 +172,32 @@ mod tests {
         assert_eq!(to_8k(Vec::new(), 44_100), Some(Vec::new()));
         assert_eq!(to_8k(vec![0.1; 3], 8000).unwrap().len(), 3);
         assert!(to_8k(vec![0.1; 1], 44_101).is_some_and(|out| out.len() <= 1));
+    }
+
+    #[test]
+    fn pieces_come_out_as_the_whole_does() {
+        for rate in [8000, 16_000, 22_050, 24_000, 44_100] {
+            let sound = tone(440.0, rate);
+            let whole = to_8k(sound.clone(), rate).unwrap();
+            for size in [1, 7, 480, 5000] {
+                let mut thinner = Thinner::new(rate).unwrap();
+                let mut out: Vec<f32> = sound.chunks(size).flat_map(|piece| thinner.push(piece)).collect();
+                out.extend(thinner.finish());
+                assert_eq!(out.len(), whole.len(), "{rate} in pieces of {size}");
+                let worst = out.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(worst < 1e-4, "{rate} in pieces of {size}: {worst}");
+            }
+        }
+        assert!(Thinner::new(192_001).is_none());
+        let mut thinner = Thinner::new(24_000).unwrap();
+        assert_eq!(thinner.finish(), Vec::<f32>::new());
+    }
+
+    #[test]
+    fn the_first_sound_does_not_wait_for_much() {
+        let mut thinner = Thinner::new(24_000).unwrap();
+        // 100 ms in; most of it is out.
+        let out = thinner.push(&tone(440.0, 24_000)[..2400]);
+        assert!(out.len() > 400, "{}", out.len());
     }
 }

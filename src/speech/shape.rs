@@ -16,9 +16,9 @@ const FRAME: usize = RATE as usize / 100;
 /// A frame this far below the loudest is a pause (the margin of ITU-T P.56 is about the same).
 const PAUSE_DB: f64 = 35.0;
 /// Below this (−66 dBFS) a whole clip is silence.
-const NOTHING: f64 = 0.0005;
+pub(super) const NOTHING: f64 = 0.0005;
 /// No sample goes above this, whatever the level asks for.
-const PEAK: f64 = 0.9;
+pub(super) const PEAK: f64 = 0.9;
 
 /// Makes the clip. `text` only tells whether silence is an error: a text without a letter or digit has nothing to
 /// say.
@@ -37,7 +37,7 @@ pub(super) fn clip(samples: Vec<f32>, rate: u32, text: &str) -> Result<Clip, Spe
             Ok(Clip::from_samples(vec![0; BREATH]))
         };
     }
-    let floor = loudest / 10_f64.powf(PAUSE_DB / 10.0);
+    let floor = loudest * pause();
     let speaks = |power: &f64| *power >= floor;
     let first = powers.iter().position(speaks).unwrap_or(0);
     let last = powers.iter().rposition(speaks).unwrap_or(0);
@@ -46,10 +46,8 @@ pub(super) fn clip(samples: Vec<f32>, rate: u32, text: &str) -> Result<Clip, Spe
 
     let active: Vec<f64> = powers.into_iter().filter(speaks).collect();
     let level = (active.iter().sum::<f64>() / active.len() as f64).sqrt();
-    // A sine at full scale has a level of 1/√2.
-    let wanted = 10_f64.powf((TARGET_DBM0 - FULL_SCALE_DBM0) / 20.0) / std::f64::consts::SQRT_2;
     let peak = samples.iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
-    let gain = (wanted / level).min(PEAK / f64::from(peak));
+    let gain = (wanted() / level).min(PEAK / f64::from(peak));
     let speech = samples[from..to].iter().map(|s| to_i16(f64::from(*s) * gain));
     // Where the voice left less silence than a breath, the rest is added.
     let before = std::iter::repeat_n(0, BREATH - (first - from));
@@ -57,7 +55,19 @@ pub(super) fn clip(samples: Vec<f32>, rate: u32, text: &str) -> Result<Clip, Spe
     Ok(Clip::from_samples(before.chain(speech).chain(after).collect::<Vec<i16>>()))
 }
 
-fn power(frame: &[f32]) -> f64 {
+/// The level that speech should have, 1 being full scale.
+pub(super) fn wanted() -> f64 {
+    // A sine at full scale has a level of 1/√2.
+    10_f64.powf((TARGET_DBM0 - FULL_SCALE_DBM0) / 20.0) / std::f64::consts::SQRT_2
+}
+
+/// What part of the loudest frame's power a pause has at most.
+pub(super) fn pause() -> f64 {
+    10_f64.powf(-PAUSE_DB / 10.0)
+}
+
+/// Mean power, 1 being full scale.
+pub(super) fn power(frame: &[f32]) -> f64 {
     frame.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / frame.len() as f64
 }
 

@@ -89,6 +89,16 @@ impl Sounds {
         self.working(move |inner| inner.load(folder.as_deref(), &name)).await
     }
 
+    /// Decodes a sound that came from elsewhere, by the ending of its name.
+    ///
+    /// # Errors
+    /// [`SoundError::Undecodable`], [`SoundError::TooLong`]; [`SoundError::Invalid`] for an ending that is none of ours.
+    pub async fn decode(&self, bytes: Vec<u8>, extension: &str) -> Result<Arc<Clip>, SoundError> {
+        let known = EXTENSIONS.into_iter().find(|known| extension.eq_ignore_ascii_case(known));
+        let extension = known.ok_or(SoundError::Invalid)?;
+        self.working(move |_| clip(bytes, extension).map(Arc::new)).await
+    }
+
     /// Does what blocks where it may block, a few at once.
     pub(super) async fn working<T, E>(
         &self,

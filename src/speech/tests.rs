@@ -78,7 +78,7 @@ async fn every_name_speaks_and_names_differ() {
 async fn a_text_is_spoken_once() {
     let (provider, folder) = script("once", "cat >/dev/null; echo x >>runs; cat sound.wav");
     std::fs::write(folder.0.join("sound.wav"), tone()).unwrap();
-    let speech = Speech::with(vec![provider], 1 << 20);
+    let speech = Speech::with(vec![provider], BTreeMap::new(), 1 << 20);
     let (a, b, c) = tokio::join!(speech.say("a", "x"), speech.say("a", "x"), speech.say(" a\n", "x"));
     let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
     assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&a, &c));
@@ -96,7 +96,7 @@ async fn one_who_goes_away_does_not_stop_the_others() {
     let (provider, folder) =
         script("away", "cat >/dev/null; until [ -e go ]; do sleep 0.01; done; cat sound.wav");
     std::fs::write(folder.0.join("sound.wav"), tone()).unwrap();
-    let speech = Speech::with(vec![provider], 1 << 20);
+    let speech = Speech::with(vec![provider], BTreeMap::new(), 1 << 20);
     let (first, second) = (speech.clone(), speech.clone());
     let first = tokio::spawn(async move { first.say("a", "x").await });
     while speech.0.memory().flights.is_empty() {
@@ -115,9 +115,9 @@ async fn the_next_voice_speaks_when_one_fails() {
     let (silent, _two) = script("silent", "cat >/dev/null");
     let (good, folder) = script("good", "cat >/dev/null; cat sound.wav");
     std::fs::write(folder.0.join("sound.wav"), tone()).unwrap();
-    let speech = Speech::with(vec![broken.clone(), silent, good], 1 << 20);
+    let speech = Speech::with(vec![broken.clone(), silent, good], BTreeMap::new(), 1 << 20);
     assert!(speech.say("a", "x").await.is_ok());
-    let alone = Speech::with(vec![broken], 1 << 20);
+    let alone = Speech::with(vec![broken], BTreeMap::new(), 1 << 20);
     assert!(matches!(alone.say("a", "x").await, Err(SpeechError::Failed(_))));
     // A failure is not remembered.
     assert!(alone.0.memory().flights.is_empty());
@@ -170,18 +170,65 @@ async fn text_is_checked_first() {
     assert_eq!(speech.say(&"x".repeat(5001), "x").await, Err(SpeechError::TooLong));
 }
 
+fn named(names: &[&str]) -> config::Speech {
+    config::Speech { tts: names.iter().map(|name| (*name).to_owned()).collect(), ..config::Speech::default() }
+}
+
 #[test]
 fn voices_that_cannot_be_used_are_named() {
-    let named = |names: &[&str]| config::Speech {
-        tts: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..config::Speech::default()
-    };
-    let error = Speech::new(&named(&["google"])).unwrap_err().to_string();
-    assert_eq!(error, "no voice can be used: google: there is no such voice");
     assert!(matches!(Speech::new(&named(&[])), Err(SpeechError::NoVoice(_))));
+    let missing = Program::find("flite").is_err();
+    if missing {
+        let error = Speech::new(&named(&["flite"])).unwrap_err().to_string();
+        assert_eq!(error, "no voice can be used: flite: the program flite is not installed");
+    }
+    // A service without its key is passed over, and the built-in voice comes last without being named.
+    let speech = Speech::new(&named(&["google", "openai"])).unwrap();
+    assert_eq!(speech.providers(), ["openai", "embedded-espeak"]);
     let speech = Speech::new(&named(&["google", "embedded"])).unwrap();
     assert_eq!(speech.name(), "embedded-espeak");
     assert_eq!(speech.resolve("de-DE-Neural2-A").to_string(), "en-us+m1");
+}
+
+#[test]
+fn names_of_voices_are_resolved() {
+    let config = config::Speech {
+        voices: vec!["en-US-Neural2-A=openai:af_bella".into(), " nova = embedded:en-US-Neural2-C".into()],
+        ..named(&["openai", "elevenlabs", "embedded"])
+    };
+    let speech = Speech::new(&config).unwrap();
+    let listed = |name: &str| {
+        let voice = speech.listed(name).unwrap();
+        (voice.provider, voice.speaks_as)
+    };
+    // As the configuration maps it, and in the service's own words.
+    assert_eq!(listed("en-US-Neural2-A"), ("openai", "af_bella".to_owned()));
+    // A provider that is named comes first, one that is not configured is no hindrance.
+    assert_eq!(listed("embedded:en-US-Neural2-C"), ("embedded-espeak", "en-us+f1".to_owned()));
+    assert_eq!(listed("nova"), ("embedded-espeak", "en-us+f1".to_owned()));
+    assert_eq!(listed("elevenlabs:alloy"), ("openai", "alloy".to_owned()));
+    assert_eq!(listed("en-US-Neural2-D"), ("openai", "echo".to_owned()));
+    assert_eq!(listed("shimmer"), ("openai", "shimmer".to_owned()));
+    let all = speech.voices();
+    assert!(all.len() > 40 && all.iter().all(|voice| !voice.speaks_as.is_empty()));
+    let plain = Speech::new(&named(&["embedded"])).unwrap();
+    let heard = plain.listed("de-DE-Neural2-B").unwrap();
+    assert_eq!((heard.speaks_as.as_str(), heard.known), ("en-us+m5", false));
+}
+
+#[tokio::test]
+async fn what_is_whole_is_streamed_in_one_piece() {
+    let speech = speech();
+    let mut stream = speech.stream("Hello there.", "alloy").await.unwrap();
+    let clip = stream.next().await.unwrap().unwrap();
+    assert!(clip.duration_ms() > 300);
+    assert!(stream.next().await.is_none());
+    // It is not remembered, but what is remembered is used.
+    assert!(!Arc::ptr_eq(&clip, &speech.say("Hello there.", "alloy").await.unwrap()));
+    let said = speech.say("Hello there.", "alloy").await.unwrap();
+    let again = speech.stream("Hello there.", "alloy").await.unwrap().next().await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&said, &again));
+    assert_eq!(speech.stream(" ", "alloy").await.err(), Some(SpeechError::Empty));
 }
 
 /// A WAV of half a second of tone.

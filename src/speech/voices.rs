@@ -8,6 +8,9 @@ use std::fmt;
 
 use super::{SpeechError, TEXT_MAX};
 
+/// The voice where a request names none, or one that nobody knows.
+pub const DEFAULT_VOICE: &str = "en-US-Neural2-A";
+
 /// Longest word, in characters; a longer one is spoken as several. The embedded voice cannot speak a word of a
 /// hundred syllables.
 const WORD_MAX: usize = 40;
@@ -98,6 +101,7 @@ const NAMES: &[(&str, Gender, u8)] = &[
     ("echo", Gender::Male, 1),
     ("fable", Gender::Male, 5),
     ("jennifer", Gender::Female, 2),
+    ("morpheus", Gender::Male, 6),
     ("nova", Gender::Female, 3),
     ("onyx", Gender::Male, 3),
     ("sage", Gender::Female, 4),
@@ -177,6 +181,52 @@ fn speaker(name: &str, hash: u64) -> (Gender, u8) {
     } else {
         (Gender::Male, any(MALE_VARIANTS))
     }
+}
+
+/// The language and region that a name begins with, as BCP 47 writes them: `de-DE` of `de-de-Neural2-A`.
+pub(super) fn tag(name: &str) -> Option<String> {
+    let mut parts = name.split('-');
+    let (language, region) = (parts.next()?, parts.next()?);
+    let letters = |text: &str| text.bytes().all(|b| b.is_ascii_alphabetic());
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let known = (2..=3).contains(&language.len()) && letters(language);
+    let region_known = (region.len() == 2 && letters(region)) || (region.len() == 3 && digits(region));
+    (known && region_known)
+        .then(|| format!("{}-{}", language.to_ascii_lowercase(), region.to_ascii_uppercase()))
+}
+
+/// The families of Google's voices.
+const GOOGLE: [&str; 10] =
+    ["Standard", "Wavenet", "Neural2", "Studio", "Polyglot", "News", "Casual", "Journey", "Chirp", "Chirp3"];
+
+/// Whether a name is one of Google's: language, region, family, letter or name (`en-US-Chirp3-HD-Aoede`).
+pub(super) fn is_google(name: &str) -> bool {
+    let mut parts = name.split('-').skip(2);
+    tag(name).is_some()
+        && parts.next().is_some_and(|family| GOOGLE.contains(&family))
+        && parts.next().is_some_and(|letter| !letter.is_empty())
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Every name that the documents of the surfaces show, and the usual ones of the services they come from: these are
+/// listed, while any other name is taken too.
+pub(super) fn catalogue() -> Vec<String> {
+    let google = [
+        ("Standard", "ABCDEFGHIJ"),
+        ("Wavenet", "ABCDEFGHIJ"),
+        ("Neural2", "ACDEFGHIJ"),
+        ("News", "KLN"),
+        ("Studio", "OQ"),
+    ];
+    let american = google
+        .into_iter()
+        .flat_map(|(family, letters)| letters.chars().map(move |letter| format!("en-US-{family}-{letter}")));
+    let british = "ABCDF".chars().map(|letter| format!("en-GB-Neural2-{letter}"));
+    let others = ["de-DE", "es-ES", "es-US", "fr-FR", "it-IT", "ja-JP", "pt-BR"];
+    let others = others.into_iter().map(|language| format!("{language}-Neural2-A"));
+    let named = NAMES.iter().map(|(name, _, _)| (*name).to_owned());
+    american.chain(british).chain(others).chain(named).collect()
 }
 
 /// FNV-1a, 64 bits: the same on every machine and in every version, unlike the standard library's.
@@ -269,6 +319,35 @@ mod tests {
         }
         let english = Voice::named("de-DE-Neural2-B").in_english();
         assert_eq!((english.language, english.known), ("en-us", false));
+    }
+
+    #[test]
+    fn languages_and_families_are_read() {
+        for (name, tag) in [
+            ("de-de-Neural2-A", Some("de-DE")),
+            ("cmn-CN-Wavenet-A", Some("cmn-CN")),
+            ("es-419-x", Some("es-419")),
+            ("alloy", None),
+            ("af_bella", None),
+            ("en", None),
+            ("é-é", None),
+        ] {
+            assert_eq!(super::tag(name).as_deref(), tag, "{name}");
+        }
+        assert!(is_google("en-US-Chirp3-HD-Aoede") && is_google("en-US-Studio-O"));
+        for name in ["en-US-JennyNeural", "en-US-Neural2", "en-US-Neural2-", "en-US-Neural2-A\"", "alloy"] {
+            assert!(!is_google(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_catalogue_has_what_documents_show_once_each() {
+        let names = catalogue();
+        for name in ["en-US-Neural2-A", "en-US-Standard-C", "alloy", "nova", "jennifer"] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        assert!(names.iter().all(|name| Voice::named(name).known));
     }
 
     #[test]

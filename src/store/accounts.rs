@@ -27,6 +27,9 @@ pub const SURFACES: &[&str] = &["kaphila", "phony", "voxforge", "hamming", "clau
 /// Every plan (CONTRACT 0.8).
 pub const PLANS: &[&str] = &["starter", "professional", "business", "enterprise"];
 
+/// Longest time that a key's recordings may be kept, days; 0 keeps them for ever.
+pub const KEEP_DAYS_MAX: u32 = 36_500;
+
 /// Which trunks a new key may dial by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TrunkChoice {
@@ -56,6 +59,8 @@ pub struct NewKey {
     pub max_concurrent: u32,
     /// Are its calls recorded?
     pub recording: RecordingMode,
+    /// Days that its recordings are kept, 0 for ever; `None`: as the configuration says.
+    pub keep_days: Option<u32>,
     /// Caller ids it may show; empty: any.
     pub caller_ids: Vec<CallerId>,
     /// CIDRs it may come from; empty: anywhere.
@@ -83,6 +88,7 @@ impl NewKey {
             trunks: TrunkChoice::None,
             max_concurrent: 100,
             recording: RecordingMode::Always,
+            keep_days: None,
             caller_ids: Vec::new(),
             ip_allow: Vec::new(),
             scopes: SCOPES
@@ -134,7 +140,23 @@ pub(super) fn select_keys() -> Statement {
 impl Db {
     /// Makes a key; unknown trunk names are an error that names them, and then nothing is made.
     pub async fn create_key(&self, new: NewKey, by: impl Into<By>) -> Result<CreatedKey, StoreError> {
-        let by = by.into();
+        self.insert_key(new, ids::key_id()?, by.into()).await
+    }
+
+    /// Makes a key of this public id unless there is one, be it revoked. Its secret is known to nobody until it is
+    /// rotated.
+    pub async fn ensure_key(&self, key_id: &str, new: NewKey, by: impl Into<By>) -> Result<(), StoreError> {
+        if self.key_of_id(key_id).await?.is_some() {
+            return Ok(());
+        }
+        match self.insert_key(new, key_id.to_owned(), by.into()).await {
+            // Another process that starts at the same time was quicker.
+            Err(StoreError::Database(_)) if self.key_of_id(key_id).await?.is_some() => Ok(()),
+            made => made.map(drop),
+        }
+    }
+
+    async fn insert_key(&self, new: NewKey, key_id: String, by: By) -> Result<CreatedKey, StoreError> {
         let secret = ids::api_key()?;
         let mut tx = self.begin().await?;
         let tenant = tx.tenant(&new.tenant, &by).await?;
@@ -143,12 +165,13 @@ impl Db {
         tx.run(sql(
             "INSERT INTO api_keys (id, key_id, tenant, name, hash, prefix, scopes, ip_allow, plan, credits, \
              rate_limit, max_concurrent, recording, caller_ids, all_trunks, webhook_secret, created_at, surfaces, \
-             countries, allow_premium, allow_emergency, daily_credits, calls_per_minute, expires_at) \
+             countries, allow_premium, allow_emergency, daily_credits, calls_per_minute, expires_at, \
+             keep_days) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-             $21, $22, $23, $24)",
+             $21, $22, $23, $24, $25)",
         )
         .bind(id)
-        .bind(ids::key_id()?)
+        .bind(key_id)
         .bind(tenant)
         .bind(&new.name)
         .bind(ids::key_hash(&secret))
@@ -170,7 +193,8 @@ impl Db {
         .bind(new.policy.emergency)
         .bind(new.policy.daily_credits)
         .bind(new.policy.calls_per_minute)
-        .bind(new.expires_at.map(|at| at.0)))
+        .bind(new.expires_at.map(|at| at.0))
+        .bind(new.keep_days))
         .await?;
         if let TrunkChoice::Names(names) = &new.trunks {
             tx.assign_trunks(id, names).await?;
@@ -440,6 +464,7 @@ pub(super) fn read_key(row: &Row) -> Result<ApiKey, StoreError> {
         },
         recording: RecordingMode::from_text(&column::<String>(row, "recording")?)
             .ok_or(StoreError::Unreadable("api_keys.recording"))?,
+        keep_days: number("keep_days")?,
         caller_ids: callers.iter().filter_map(|text| CallerId::parse(text)).collect(),
         webhook_secret: Secret(column(row, "webhook_secret")?),
         total_calls: column(row, "total_calls")?,

@@ -22,10 +22,13 @@ pub const CLI: &str = "cli";
 /// The actor of the configuration file, read at start.
 pub const CONFIG: &str = "config";
 
+/// The actor of what the server does by itself.
+pub const SERVER: &str = "server";
+
 /// Who makes a change, from where, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By {
-    /// A key id, [`CLI`] or [`CONFIG`].
+    /// A key id, [`CLI`], [`CONFIG`] or [`SERVER`].
     pub actor: String,
     /// Where the request came from.
     pub ip: Option<IpAddr>,
@@ -42,6 +45,11 @@ impl By {
     /// The configuration file.
     pub fn config(at: Timestamp) -> Self {
         Self { actor: CONFIG.to_owned(), ip: None, at }
+    }
+
+    /// The server itself.
+    pub fn server(at: Timestamp) -> Self {
+        Self { actor: SERVER.to_owned(), ip: None, at }
     }
 
     /// The holder of a key, by its `key_…` id.

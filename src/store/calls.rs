@@ -8,6 +8,7 @@ use crate::model::call::{
     Amd, AmdStatus, CallOrder, CallState, CallView, End, EndReason, RecordingView, Surface,
 };
 use crate::model::event::Stamped;
+use crate::model::purpose::{Direction, Mode, Purpose};
 use crate::model::{CallId, CallerId, PhoneNumber, Timestamp};
 
 /// One line of a call log.
@@ -70,8 +71,9 @@ impl Tx {
         self.run(sql(
             "INSERT INTO calls (id, kaphila_id, surface, api_key, tenant, submitted_number, number, caller_id, \
              trunks, ring_timeout_ms, max_duration_ms, use_amd, record, voice_name, webhook_url, created_at, \
-             state, outcome, node, record_channels, placed, attempts) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
-             $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, '[]')",
+             state, outcome, node, record_channels, direction, mode, agent, campaign, contact, context, placed, \
+             attempts) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+             $19, $20, $21, $22, $23, $24, $25, $26, 0, '[]')",
         )
         .bind(order.id.hex())
         .bind(&order.kaphila_id)
@@ -92,7 +94,13 @@ impl Tx {
         .bind(state_word(view.state))
         .bind(outcome(view))
         .bind(self.node)
-        .bind(i64::from(order.record_channels.count())))
+        .bind(i64::from(order.record_channels.count()))
+        .bind(order.purpose.direction.as_str())
+        .bind(order.purpose.mode.as_str())
+        .bind(order.purpose.agent)
+        .bind(order.purpose.campaign.as_deref())
+        .bind(order.purpose.contact.as_deref())
+        .bind(rows::write_object(&order.purpose.context)))
         .await?;
         self.keep_hold(order.id).await?;
         self.run(sql("UPDATE api_keys SET total_calls = total_calls + 1 WHERE id = $1").bind(order.key))
@@ -112,7 +120,7 @@ impl Tx {
             "UPDATE calls SET state = $2, outcome = $3, placed = $4, attempts = $5, amd_status = $6, \
              amd_cause = $7, amd_confidence = $8, gather = $9, recording = $10, recording_active = $11, \
              dialed_at = $12, ringing_at = $13, answered_at = $14, ended_at = $15, end_reason = $16, q850 = $17, \
-             sip_code = $18, duration_s = $19, events = $20, passed = $21 WHERE id = $1",
+             sip_code = $18, duration_s = $19, events = $20, passed = $21, context = $22, handoff = $23 WHERE id = $1",
         )
         .bind(view.order.id.hex())
         .bind(state_word(view.state))
@@ -134,7 +142,9 @@ impl Tx {
         .bind(end.and_then(|e| e.sip_code).map(i64::from))
         .bind(end.map_or(0, |e| view.duration_s(e.at)))
         .bind(i64::from(view.events))
-        .bind(rows::write_passed(&view.passed)))
+        .bind(rows::write_passed(&view.passed))
+        .bind(rows::write_object(&view.order.purpose.context))
+        .bind(view.handoff.as_deref()))
         .await?;
         Ok(done > 0)
     }
@@ -275,7 +285,7 @@ fn read_log(row: &Row) -> Result<LogRow, StoreError> {
     })
 }
 
-fn read_call(row: &Row) -> Result<CallView, StoreError> {
+pub(super) fn read_call(row: &Row) -> Result<CallView, StoreError> {
     let unreadable = |what: &'static str| move || StoreError::Unreadable(what);
     let moment = |name| column::<Option<i64>>(row, name).map(|at| at.map(Timestamp));
     let state: String = column(row, "state")?;
@@ -294,6 +304,7 @@ fn read_call(row: &Row) -> Result<CallView, StoreError> {
         dialed_at: moment("dialed_at")?,
         ringing_at: moment("ringing_at")?,
         answered_at: moment("answered_at")?,
+        handoff: column(row, "handoff")?,
         end: read_end(row)?,
         events: narrow(row, "events")?,
     })
@@ -313,6 +324,8 @@ fn read_order(row: &Row) -> Result<CallOrder, StoreError> {
             .ok_or_else(unreadable("calls.number"))?,
         from: column::<Option<String>>(row, "caller_id")?.as_deref().and_then(CallerId::parse),
         trunks: rows::read_trunks(&column::<String>(row, "trunks")?)?,
+        // A call that is read back is dialled by nobody any more.
+        redials_ms: Vec::new(),
         ring_timeout_ms: narrow(row, "ring_timeout_ms")?,
         max_duration_ms: narrow(row, "max_duration_ms")?,
         use_amd: flag(row, "use_amd")?,
@@ -323,7 +336,22 @@ fn read_order(row: &Row) -> Result<CallOrder, StoreError> {
             .ok_or_else(unreadable("calls.record_channels"))?,
         voice_name: column(row, "voice_name")?,
         webhook_url: column(row, "webhook_url")?,
+        purpose: read_purpose(row)?,
         created_at: Timestamp(column(row, "created_at")?),
+    })
+}
+
+fn read_purpose(row: &Row) -> Result<Purpose, StoreError> {
+    let unreadable = |what: &'static str| move || StoreError::Unreadable(what);
+    let direction = Direction::from_text(&column::<String>(row, "direction")?);
+    Ok(Purpose {
+        direction: direction.ok_or_else(unreadable("calls.direction"))?,
+        mode: Mode::from_text(&column::<String>(row, "mode")?).ok_or_else(unreadable("calls.mode"))?,
+        agent: column(row, "agent")?,
+        campaign: column(row, "campaign")?,
+        contact: column(row, "contact")?,
+        context: rows::read_object(&column::<String>(row, "context")?)?,
+        brief: None,
     })
 }
 

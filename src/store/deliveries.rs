@@ -144,6 +144,13 @@ const ROW: &str = "SELECT d.id, d.event_id, c.kaphila_id, k.key_id, d.dialect, d
      JOIN calls c ON c.id = d.call JOIN api_keys k ON k.id = d.api_key \
      LEFT JOIN redeliveries r ON r.delivery = d.id WHERE d.id > 0";
 
+/// The deliveries of an endpoint, each with its call's id; the statement has a WHERE already.
+pub(super) fn of_endpoint(endpoint: &str) -> Statement {
+    let mut rows = sql("SELECT d.call, ");
+    rows.push(ROW.trim_start_matches("SELECT ")).push(" AND d.endpoint = ").push_bind(endpoint);
+    rows
+}
+
 impl DeliveryFilter {
     /// Adds this filter to a statement over `deliveries d` that has a WHERE already.
     fn narrow(&self, statement: &mut Statement) {
@@ -491,7 +498,7 @@ fn describe(filter: &DeliveryFilter) -> Value {
     })
 }
 
-fn read_row(row: &Row) -> Result<DeliveryRow, StoreError> {
+pub(super) fn read_row(row: &Row) -> Result<DeliveryRow, StoreError> {
     let state: String = column(row, "state")?;
     let next_at = Timestamp(column(row, "next_at")?);
     let redelivery = match column::<Option<i64>>(row, "again_at")? {

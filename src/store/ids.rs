@@ -55,6 +55,13 @@ pub(super) fn hex_name(prefix: &str, bytes: usize) -> Result<String, StoreError>
     Ok(format!("{prefix}{}", hex(&random)))
 }
 
+/// A new cuid-like name, `^c[a-z0-9]{24}$` (CONTRACT 1.3).
+pub(super) fn cuid() -> Result<String, StoreError> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|_| StoreError::Random)?;
+    Ok(crate::model::id::cuid(u128::from_be_bytes(bytes) >> 4))
+}
+
 /// What is stored of a key: SHA-256 in hex. A key has 190 random bits, so no slow hash is needed.
 pub(super) fn key_hash(key: &str) -> String {
     hex(&Sha256::digest(key.as_bytes()))

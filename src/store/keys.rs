@@ -32,6 +32,7 @@ pub(super) fn settings(key: &ApiKey) -> Map<String, Value> {
         ("plan", json!(key.plan)),
         ("maxConcurrent", json!(key.max_concurrent)),
         ("recording", json!(key.recording.as_str())),
+        ("keepDays", json!(key.keep_days)),
         ("callerIds", json!(callers)),
         ("ipAllow", json!(key.ip_allow)),
         ("scopes", json!(key.scopes)),
@@ -66,6 +67,13 @@ impl Db {
     pub async fn key_of_id(&self, key_id: &str) -> Result<Option<ApiKey>, StoreError> {
         let mut one = select_keys();
         one.push("WHERE key_id = ").push_bind(key_id);
+        self.optional(one).await?.as_ref().map(read_key).transpose()
+    }
+
+    /// One key by its row, revoked ones too.
+    pub async fn key_of_row(&self, row: i64) -> Result<Option<ApiKey>, StoreError> {
+        let mut one = select_keys();
+        one.push("WHERE id = ").push_bind(row);
         self.optional(one).await?.as_ref().map(read_key).transpose()
     }
 
@@ -140,7 +148,7 @@ impl Tx {
             "UPDATE api_keys SET name = $2, credits = $3, rate_limit = $4, plan = $5, max_concurrent = $6, \
              recording = $7, caller_ids = $8, ip_allow = $9, scopes = $10, surfaces = $11, countries = $12, \
              allow_premium = $13, allow_emergency = $14, daily_credits = $15, calls_per_minute = $16, \
-             expires_at = $17 WHERE id = $1",
+             expires_at = $17, keep_days = $18 WHERE id = $1",
         );
         let update = update
             .bind(key.id)
@@ -159,7 +167,8 @@ impl Tx {
             .bind(key.policy.emergency)
             .bind(key.policy.daily_credits)
             .bind(key.policy.calls_per_minute)
-            .bind(key.expires_at.map(|at| at.0));
+            .bind(key.expires_at.map(|at| at.0))
+            .bind(key.keep_days);
         self.run(update).await?;
         Ok(())
     }

@@ -18,6 +18,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "attempts", include_str!("../../migrations/0007_attempts.sql")),
     (8, "recordings", include_str!("../../migrations/0008_recordings.sql")),
     (9, "trunks", include_str!("../../migrations/0009_trunks.sql")),
+    (10, "surfaces", include_str!("../../migrations/0010_surfaces.sql")),
+    (11, "callbacks", include_str!("../../migrations/0011_callbacks.sql")),
+    (12, "voxforge", include_str!("../../migrations/0012_voxforge.sql")),
+    (13, "campaigns", include_str!("../../migrations/0013_campaigns.sql")),
+    (14, "phony", include_str!("../../migrations/0014_phony.sql")),
 ];
 
 /// The table of what is applied.
@@ -25,7 +30,7 @@ pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations \
      (version BIGINT PRIMARY KEY NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL)";
 
 /// The name of PostgreSQL's lock that keeps other processes out meanwhile; SQLite's transaction does.
-const MIGRATING: i64 = 0x7472_756e_6b6c_696e;
+pub(super) const MIGRATING: i64 = 0x7472_756e_6b6c_696e;
 
 /// Applies what is missing.
 pub(super) async fn run(mut tx: Tx) -> Result<(), StoreError> {

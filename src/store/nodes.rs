@@ -26,7 +26,7 @@ use crate::model::call::CallView;
 use crate::model::{CallId, Timestamp};
 
 /// First half of the advisory locks' names: nodes. The second is the node's number.
-const NODE_LOCKS: i64 = 0x7472_6e6b;
+pub(super) const NODE_LOCKS: i64 = 0x7472_6e6b;
 
 /// First half of the other locks' names.
 const OTHER_LOCKS: i64 = 0x7472_6e6c;

@@ -170,6 +170,13 @@ impl Db {
         self.optional(one).await?.as_ref().map(read_number).transpose()
     }
 
+    /// One of a tenant's numbers by its id.
+    pub async fn number_of_id(&self, tenant: &str, id: &str) -> Result<Option<Number>, StoreError> {
+        let mut one = select_numbers();
+        one.push("WHERE n.id = ").push_bind(id).push(" AND n.tenant = ").push_bind(tenant);
+        self.optional(one).await?.as_ref().map(read_number).transpose()
+    }
+
     /// A page of numbers in their order, of one tenant or of all, and how many there are in all.
     pub async fn numbers(
         &self,

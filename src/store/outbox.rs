@@ -170,6 +170,34 @@ impl Tx {
         Ok(id)
     }
 
+    /// Puts down for which endpoint a delivery is: its secret signs it.
+    pub async fn deliver_for(&mut self, delivery: i64, endpoint: &str) -> Result<(), StoreError> {
+        let update = sql("UPDATE deliveries SET endpoint = $2 WHERE id = $1");
+        self.run(update.bind(delivery).bind(endpoint)).await?;
+        Ok(())
+    }
+
+    /// An endpoint is no more: what waits for it is dropped, and what waits behind goes on.
+    pub(super) async fn drop_waiting_of(&mut self, endpoint: &str, at: Timestamp) -> Result<(), StoreError> {
+        let waiting =
+            sql("SELECT DISTINCT call, url FROM deliveries WHERE endpoint = $1 AND state = 'waiting'");
+        let mut lanes = Vec::new();
+        for row in self.all(waiting.bind(endpoint)).await? {
+            let call = CallId::from_hex(&column::<String>(&row, "call")?);
+            let call = call.ok_or(StoreError::Unreadable("deliveries.call"))?;
+            lanes.push((call, column::<String>(&row, "url")?));
+        }
+        self.lock_calls(lanes.iter().map(|(call, _)| *call)).await?;
+        let dropped =
+            sql("UPDATE deliveries SET state = 'dropped', settled_at = $2, aside = '', claimed_by = 0, \
+             last_result = 'the endpoint was deleted' WHERE endpoint = $1 AND state = 'waiting'");
+        self.run(dropped.bind(endpoint).bind(at.0)).await?;
+        for (call, url) in lanes {
+            self.refresh_heads(call, &url).await?;
+        }
+        Ok(())
+    }
+
     /// The call is over: a live event that has already failed becomes due at once, so that the worker drops it
     /// and the rest of the lane moves on. Where the receiver takes no more (the lane's head is set aside for it), the
     /// live events behind are dropped now: nobody wants them when it is back, however long that takes.
@@ -342,6 +370,13 @@ impl Db {
     pub async fn delivery_body(&self, id: i64) -> Result<Option<String>, StoreError> {
         let row = self.optional(sql("SELECT body FROM deliveries WHERE id = $1").bind(id)).await?;
         row.map(|row| column(&row, "body")).transpose()
+    }
+
+    /// The body of a row, and the endpoint that it is for, if it is for one.
+    pub async fn delivery_content(&self, id: i64) -> Result<Option<(String, Option<String>)>, StoreError> {
+        let one = sql("SELECT body, endpoint FROM deliveries WHERE id = $1");
+        let row = self.optional(one.bind(id)).await?;
+        row.map(|row| Ok((column(&row, "body")?, column(&row, "endpoint")?))).transpose()
     }
 
     /// Everything that was to be sent for a call, oldest first.

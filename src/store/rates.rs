@@ -17,6 +17,26 @@ pub struct Counted {
 }
 
 impl Db {
+    /// Counts one request of `key` in its window of a minute, which begins with its first request and ends on a whole
+    /// second of the database's clock. Milliseconds until the end, and the requests so far, this one included.
+    ///
+    /// # Errors
+    /// The database; always with SQLite, which has no such windows.
+    pub async fn take_minute(&self, key: i64) -> Result<(i64, u32), StoreError> {
+        let asked = sql("INSERT INTO plan_minutes AS m (api_key, ends_at, asked) VALUES ($1, \
+             CAST(CEIL(EXTRACT(EPOCH FROM clock_timestamp()) + 60) * 1000 AS BIGINT), 1) \
+             ON CONFLICT (api_key) DO UPDATE SET asked = CASE WHEN m.ends_at <= EXTRACT(EPOCH FROM clock_timestamp()) * 1000 \
+             THEN 1 ELSE m.asked + 1 END, ends_at = CASE WHEN m.ends_at <= EXTRACT(EPOCH FROM clock_timestamp()) * 1000 \
+             THEN excluded.ends_at ELSE m.ends_at END RETURNING asked, \
+             ends_at - CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS left_ms, \
+             set_config('synchronous_commit', 'off', true)");
+        let mut tx = self.begin().await?;
+        let row = tx.one(asked.bind(key)).await?;
+        tx.commit().await?;
+        let asked = u32::try_from(column::<i64>(&row, "asked")?).unwrap_or(u32::MAX);
+        Ok((column(&row, "left_ms")?, asked))
+    }
+
     /// Asks for one request of `key` in a window of `window_ms`, and counts it if fewer than `limit` count already.
     /// What a crash of the database loses of it is less than a second's.
     ///

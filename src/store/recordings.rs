@@ -177,6 +177,25 @@ impl Db {
         row.as_ref().map(read_recording).transpose()
     }
 
+    /// The same by the call itself.
+    pub async fn recording_of_call_id(
+        &self,
+        key: i64,
+        call: CallId,
+    ) -> Result<Option<RecordingRow>, StoreError> {
+        let row = self
+            .optional(
+                select_recordings!(
+                    "WHERE r.call = $1 AND r.api_key = $2 AND r.expired_at IS NULL \
+             ORDER BY r.created_at DESC, r.recording DESC LIMIT 1"
+                )
+                .bind(call.hex())
+                .bind(key),
+            )
+            .await?;
+        row.as_ref().map(read_recording).transpose()
+    }
+
     /// One of the key's recordings by file name.
     pub async fn recording_by_filename(
         &self,
@@ -191,6 +210,16 @@ impl Db {
             )
             .await?;
         row.as_ref().map(read_recording).transpose()
+    }
+
+    /// One of the recordings of a tenant's calls, by its id.
+    pub async fn recording_of_tenant(
+        &self,
+        tenant: &str,
+        recording: &str,
+    ) -> Result<Option<RecordingRow>, StoreError> {
+        let one = select_recordings!("WHERE r.recording = $1 AND c.tenant = $2 AND r.expired_at IS NULL");
+        self.optional(one.bind(recording).bind(tenant)).await?.as_ref().map(read_recording).transpose()
     }
 
     /// A recording by its id, whoever asks, unless its key is revoked or expired at `at`.
@@ -252,20 +281,6 @@ impl Db {
             .bind(at.0),
         )
         .await?;
-        tx.commit().await
-    }
-
-    /// How long a key's recordings are kept: `None` as the configuration says, 0 for ever.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownKey`].
-    pub async fn set_keep_days(&self, key_id: &str, keep_days: Option<u32>) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let statement = sql("UPDATE api_keys SET keep_days = $2 WHERE key_id = $1 AND revoked_at IS NULL");
-        let changed = tx.run(statement.bind(key_id).bind(keep_days)).await?;
-        if changed == 0 {
-            return Err(StoreError::UnknownKey(key_id.to_owned()));
-        }
         tx.commit().await
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::StoreError;
 use crate::model::Secret;
@@ -136,6 +136,16 @@ pub(super) fn read_gather(text: &str) -> Result<GatherView, StoreError> {
     Ok(GatherView { expected: row.expected, timeout_ms: row.timeout_ms, digits: row.digits })
 }
 
+/// A column that holds a customer's own JSON object.
+pub(super) fn write_object(object: &Map<String, Value>) -> String {
+    Value::Object(object.clone()).to_string()
+}
+
+/// Reads [`write_object`] back.
+pub(super) fn read_object(text: &str) -> Result<Map<String, Value>, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Unreadable("JSON object"))
+}
+
 /// The `data` column of the event log: the event's own fields as a JSON object.
 pub fn event_data(event: &CallEvent) -> String {
     let value = match event {
@@ -171,6 +181,13 @@ pub fn event_data(event: &CallEvent) -> String {
         CallEvent::Played { playback, text, file, to, completed } => json!({
             "playback": playback, "text": text, "file": file, "to": to.as_str(), "completed": completed,
         }),
+        CallEvent::Said { by, text, turn } => json!({ "by": by.as_str(), "text": text, "turn": turn }),
+        CallEvent::ContextChanged { context } => json!({ "context": context }),
+        CallEvent::HandedOff { data } => json!({ "data": data }),
+        CallEvent::TransferStarted { number } => json!({ "number": number.e164() }),
+        CallEvent::TransferFailed { code, reason } => json!({ "code": code, "reason": reason }),
+        CallEvent::Transferred => json!({}),
+        CallEvent::Unheard { words } => json!({ "words": words }),
         CallEvent::Ended { reason, q850, sip_code } => {
             json!({ "reason": reason.as_str(), "q850": q850, "sip_code": sip_code })
         }

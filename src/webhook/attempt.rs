@@ -28,8 +28,12 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// connection may or may not have been processed.
 const IDLE_TIME: Duration = Duration::from_secs(3);
 
-/// The one HTTP client: no redirects, no proxies, no retries of its own, names only through the guard.
-pub(super) fn client(config: &Webhooks) -> Result<reqwest::Client, WorkerError> {
+/// An HTTP client for addresses that customers name: no redirects, no proxies, no retries of its own, names only through
+/// the guard.
+///
+/// # Errors
+/// A setting that cannot be read; no TLS.
+pub fn client(config: &Webhooks) -> Result<reqwest::Client, WorkerError> {
     let server = match config.resolver.trim() {
         "" => None,
         text => {
@@ -80,8 +84,15 @@ impl Attempt {
         let at = begun.wall;
         let done = |outcome| Made { outcome, at, took: clock::now().mono.duration_since(begun.mono) };
         let Some(format) = format else { return Some(done(Outcome::Refused)) };
-        let body = self.db.delivery_body(delivery.id).await.ok()??;
-        let secrets = self.db.webhook_secrets(delivery.key, at).await.ok()?;
+        let (body, endpoint) = self.db.delivery_content(delivery.id).await.ok()??;
+        let secrets = match &endpoint {
+            Some(endpoint) => self.db.endpoint_secrets(endpoint, at).await.ok()?,
+            None => self.db.webhook_secrets(delivery.key, at).await.ok()?,
+        };
+        if endpoint.is_some() && secrets.is_empty() {
+            // It was deleted while this waited.
+            return Some(done(Outcome::Refused));
+        }
         let url = match guard::check_url(&delivery.url, &self.config) {
             Ok(url) => url,
             Err(refused) => {
@@ -99,6 +110,10 @@ impl Attempt {
             .header("x-webhook-attempt", delivery.attempts + 1);
         if let Some(signed) = sign::signatures(&secrets, &delivery.event_id, at.seconds(), body.as_bytes()) {
             request = request.header("webhook-signature", signed);
+        }
+        let own = secrets.first().and_then(|newest| format.own_signature(newest, body.as_bytes()));
+        if let Some((name, value)) = own {
+            request = request.header(name, value);
         }
         let sent = tokio::time::timeout(format.timeout(), request.body(body).send()).await;
         let made = match sent {

@@ -17,7 +17,7 @@ use super::Outcome;
 use crate::model::Timestamp;
 use crate::store::outbox::Delivery;
 
-/// Failures in a row that open a circuit.
+/// Attempts in a row without an answer that open a circuit.
 const THRESHOLD: u32 = 5;
 
 /// How long it stays open, before `webhooks.time_scale`.
@@ -26,11 +26,16 @@ pub const PAUSE: Duration = Duration::from_secs(30);
 /// Receivers that are remembered at most.
 const RECEIVERS_MAX: usize = 10_000;
 
-/// The receiver of a delivery. It is also the name of the queue in which rows wait for its circuit.
-pub fn receiver(delivery: &Delivery) -> String {
-    let origin = Url::parse(&delivery.url).map(|url| url.origin().ascii_serialization());
+/// The receiver of a delivery: its origin, or its whole URL where each has a circuit of its own. It is also the name of
+/// the queue in which rows wait for its circuit.
+pub fn receiver(delivery: &Delivery, by_url: bool) -> String {
+    let name = if by_url {
+        Some(delivery.url.clone())
+    } else {
+        Url::parse(&delivery.url).ok().map(|url| url.origin().ascii_serialization())
+    };
     // What cannot be read is refused when it is sent, and then there is no contact that could fail.
-    format!("receiver:{}:{}", delivery.key, origin.as_deref().unwrap_or("?"))
+    format!("receiver:{}:{}", delivery.key, name.as_deref().unwrap_or("?"))
 }
 
 /// Whether an attempt may begin.
@@ -57,6 +62,8 @@ enum State {
 pub struct Circuits {
     pause_ms: i64,
     receivers: BTreeMap<String, State>,
+    /// Deliveries given up in a row, of those receivers that are judged by them too.
+    given_up: BTreeMap<String, u32>,
 }
 
 impl Circuits {
@@ -64,7 +71,8 @@ impl Circuits {
     pub fn new(time_scale: f64) -> Self {
         let scale = if time_scale.is_finite() && time_scale >= 0.0 { time_scale } else { 1.0 };
         let pause = Duration::try_from_secs_f64(PAUSE.as_secs_f64() * scale).unwrap_or(PAUSE);
-        Self { pause_ms: i64::try_from(pause.as_millis()).unwrap_or(i64::MAX), receivers: BTreeMap::new() }
+        let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        Self { pause_ms, receivers: BTreeMap::new(), given_up: BTreeMap::new() }
     }
 
     /// Whether something may be sent to a receiver now.
@@ -109,6 +117,24 @@ impl Circuits {
                 }
                 false
             }
+        }
+    }
+
+    /// A delivery has arrived.
+    pub fn arrived(&mut self, receiver: &str) {
+        self.given_up.remove(receiver);
+    }
+
+    /// A delivery was given up after all its tries. The circuit opens when so many in a row were, and from then on for
+    /// each further one.
+    pub fn gave_up(&mut self, receiver: &str, most: u32, now: Timestamp) {
+        if self.given_up.len() >= RECEIVERS_MAX && !self.given_up.contains_key(receiver) {
+            return;
+        }
+        let count = self.given_up.entry(receiver.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        if *count >= most {
+            self.note(receiver, State::Broken(now.plus_ms(self.pause_ms)));
         }
     }
 
@@ -223,6 +249,29 @@ mod tests {
         circuits.over("a", Some(&DEAD), NOW.plus_ms(4000));
         assert_eq!(circuits.next(NOW), Some(NOW.plus_ms(30_000)));
         assert!(circuits.over("a", Some(&OK), NOW.plus_ms(5000)), "but a late answer closes it");
+    }
+
+    #[test]
+    fn deliveries_given_up_in_a_row_open_it_too() {
+        let mut circuits = Circuits::new(1.0);
+        circuits.gave_up("a", 3, NOW);
+        circuits.gave_up("a", 3, NOW);
+        circuits.arrived("a");
+        for _ in 0..2 {
+            circuits.gave_up("a", 3, NOW);
+            assert_eq!(circuits.gate("a", NOW), Gate::Open);
+        }
+        circuits.gave_up("a", 3, NOW);
+        let until = NOW.plus_ms(30_000);
+        assert_eq!(circuits.gate("a", NOW), Gate::Shut(Some(until)));
+        circuits.begun("a");
+        circuits.over("a", Some(&SICK), until);
+        circuits.gave_up("a", 3, until);
+        assert_eq!(circuits.gate("a", until), Gate::Shut(Some(until.plus_ms(30_000))), "one more is enough");
+        circuits.arrived("a");
+        circuits.over("a", Some(&OK), until);
+        circuits.gave_up("a", 3, until);
+        assert_eq!(circuits.gate("a", until), Gate::Open);
     }
 
     #[test]

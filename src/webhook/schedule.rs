@@ -14,6 +14,27 @@ const JITTERED_FROM: Duration = Duration::from_secs(30);
 /// Jitter: a tenth of the delay, either way.
 const JITTER: f64 = 0.1;
 
+/// Delays after the first, second, … failure of an event that must arrive.
+const TERMINAL_DELAYS_S: &[u64] = &[30, 5 * 60, 30 * 60, 2 * 3600];
+
+/// Delays after the first, second, … failure of an event that is worth something only while the call is up.
+const LIVE_DELAYS_S: &[u64] = &[1, 3, 10];
+
+/// The schedule of webhooks that go to a call's own URL (CONTRACT 0.6, Kaphila and Claude Phone): what must arrive is
+/// sent again for hours, anything else only where the receiver cannot have acted on it, and 410 ends it.
+pub fn retry_of_a_call(terminal: bool, failures: u32, outcome: &Outcome) -> Option<Duration> {
+    if outcome.is_success() || outcome.is_gone() || !(terminal || outcome.cannot_have_been_processed()) {
+        return None;
+    }
+    nth(if terminal { TERMINAL_DELAYS_S } else { LIVE_DELAYS_S }, failures)
+}
+
+/// The delay after so many failures, from 1, by a table of seconds.
+pub fn nth(delays_s: &[u64], failures: u32) -> Option<Duration> {
+    let place = usize::try_from(failures).ok()?.checked_sub(1)?;
+    delays_s.get(place).map(|seconds| Duration::from_secs(*seconds))
+}
+
 /// Whether a row that is due is still worth sending: a live event that failed before its call ended is not.
 pub fn outlived(delivery: &Delivery) -> bool {
     !delivery.terminal && delivery.attempts > 0 && delivery.call_ended

@@ -13,8 +13,8 @@ impl Format for Tables {
         "kaphila"
     }
 
-    fn render(&self, _: &Stamped, _: &CallView, _: u32) -> Option<Rendered> {
-        None
+    fn render(&self, _: &Stamped, _: &CallView, _: u32) -> Vec<Rendered> {
+        Vec::new()
     }
 
     fn terminal(&self, event: &str) -> bool {

@@ -255,15 +255,38 @@ impl Worker {
                 .await?;
         }
         tx.commit().await?;
-        for Finished { job, made } in self.finished.drain(..) {
+        for Finished { job, made } in std::mem::take(&mut self.finished) {
             self.under_way.end(job.delivery.id);
             let outcome = made.as_ref().map(|made| &made.outcome);
-            let receiver = circuit::receiver(&job.delivery);
+            let receiver = self.receiver(&job.delivery);
             if self.circuits.over(&receiver, outcome, now) {
                 tracing::info!(host = %job.delivery.host, "a webhook receiver answers again");
             }
+            self.count_given_up(&job, &receiver, outcome, now);
         }
         Ok(())
+    }
+
+    /// Where a dialect judges its receivers by deliveries that came to nothing, counts one that did, or did not.
+    fn count_given_up(&mut self, job: &Job, receiver: &str, outcome: Option<&Outcome>, now: Timestamp) {
+        let format = format_of(&self.formats, &job.delivery.dialect);
+        let Some((format, most)) = format.and_then(|format| Some((format, format.breaks_after()?))) else {
+            return;
+        };
+        let failures = job.made.unwrap_or(job.delivery.attempts) + 1;
+        match outcome {
+            Some(outcome) if outcome.is_success() => self.circuits.arrived(receiver),
+            Some(outcome) if format.retry_after(&job.delivery.event, failures, outcome).is_none() => {
+                self.circuits.gave_up(receiver, most, now);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// What a delivery's circuit goes by.
+    fn receiver(&self, delivery: &Delivery) -> String {
+        let format = format_of(&self.formats, &delivery.dialect);
+        circuit::receiver(delivery, format.is_some_and(|format| format.breaks_after().is_some()))
     }
 
     /// Lets rows back that were set aside, as many as there is room for, and one for each probe that is due. Those
@@ -361,7 +384,7 @@ impl Worker {
             if self.under_way.is_busy(&delivery.host) {
                 continue;
             }
-            match self.circuits.gate(&circuit::receiver(&delivery), now) {
+            match self.circuits.gate(&self.receiver(&delivery), now) {
                 Gate::Open if self.admit(&delivery) => jobs.push(Job { delivery, made: Some(made) }),
                 Gate::Open => {}
                 Gate::Shut(until) => off.push((delivery, made, until.unwrap_or(later(now, AGAIN_LOOK)))),
@@ -376,7 +399,7 @@ impl Worker {
                 self.send(job, done);
             } else {
                 self.under_way.end(job.delivery.id);
-                self.circuits.over(&circuit::receiver(&job.delivery), None, now);
+                self.circuits.over(&self.receiver(&job.delivery), None, now);
             }
         }
         taken.map(drop)
@@ -414,7 +437,7 @@ impl Worker {
         if outlived(delivery) {
             return Fate::GivenUp(Settlement::Dropped, CALL_ENDED);
         }
-        let receiver = circuit::receiver(delivery);
+        let receiver = self.receiver(delivery);
         if matches!(self.circuits.gate(&receiver, now), Gate::Shut(_)) {
             return match self.gives_up(delivery, now) {
                 Some((settlement, why)) => Fate::GivenUp(settlement, why),
@@ -469,7 +492,7 @@ impl Worker {
     fn admit(&mut self, delivery: &Delivery) -> bool {
         let admitted = self.under_way.begin(delivery);
         if admitted {
-            self.circuits.begun(&circuit::receiver(delivery));
+            self.circuits.begun(&self.receiver(delivery));
         }
         admitted
     }

@@ -22,8 +22,11 @@ mod rtp;
 mod uas;
 
 mod sipp;
+mod uac;
 
 mod dialog;
+mod inbound;
+mod nat;
 mod peers;
 mod registration;
 mod torture;

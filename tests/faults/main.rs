@@ -24,6 +24,7 @@ mod rtp;
 mod uas;
 
 mod customers;
+mod database;
 mod invariants;
 mod kills;
 mod storage;

@@ -38,6 +38,11 @@ impl Carrier {
             Process::start("carrier", &mut command, log)
         };
         wait_bound(addr, &mut process).await;
+        Self::running(process, addr, folder)
+    }
+
+    /// A carrier that runs already.
+    pub(crate) fn running(process: Process, addr: SocketAddr, folder: &Path) -> Self {
         Self { _process: process, addr, folder: folder.into() }
     }
 

@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -220,6 +220,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether its output holds a text.
     pub(crate) fn said(&self, text: &str) -> bool {
         std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
@@ -259,7 +264,7 @@ fn show_tail(name: &str, log: &Path) {
 /// The server's database is a file in its folder, or one of a PostgreSQL where `TEST_DATABASE` is `postgres`.
 #[path = "../store/postgres.rs"]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod postgres;
+pub(crate) mod postgres;
 
 /// A trunkline server with a database and folders of its own.
 pub(crate) struct Server {
@@ -282,18 +287,22 @@ impl Server {
     }
 
     async fn start_in(home: PathBuf, settings: &[(&str, &str)], shared: bool) -> Self {
-        Self::start_wrapped(home, settings, shared, Vec::new()).await
+        Self::start_wrapped(home, settings, shared, (Vec::new(), Ipv4Addr::LOCALHOST)).await
     }
 
-    /// `wrapper` is a command line that the server's is put behind.
-    async fn start_wrapped(
+    /// `wrapper` is a command line that the server's is put behind, with the address at which it is asked.
+    pub(crate) async fn start_wrapped(
         home: PathBuf,
         settings: &[(&str, &str)],
         shared: bool,
-        wrapper: Vec<String>,
+        (wrapper, asked_at): (Vec<String>, Ipv4Addr),
     ) -> Self {
         let (rtp_lock, rtp) = rtp_ports();
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        // A server that listens on more than loopback is asked there all the same.
+        let listen = settings.iter().find(|(name, _)| *name == "HTTP__LISTEN");
+        let listen = listen.and_then(|(_, value)| value.parse::<SocketAddr>().ok());
+        let port = listen.map_or_else(free_port, |listen| listen.port());
+        let http = SocketAddr::from((asked_at, port));
         let sip = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let wanted = std::env::var("TEST_DATABASE").is_ok_and(|database| database == "postgres");
         let database = wanted.then(postgres::Database::new);
@@ -310,6 +319,8 @@ impl Server {
             ("WEBHOOKS__ALLOW_HTTP", "true".into()),
             ("WEBHOOKS__ALLOW_CIDRS", "127.0.0.1/32".into()),
             ("WEBHOOKS__TIME_SCALE", "0.02".into()),
+            ("RATELIMIT__PHONY_PER_MINUTE", "100000".into()),
+            ("RATELIMIT__PHONY_PER_HOUR", "100000".into()),
         ];
         let asked = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let settings = own.into_iter().chain(asked).map(|(name, value)| (format!("TRUNKLINE_{name}"), value));
@@ -333,13 +344,13 @@ impl Server {
         let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
         let apart = if root { "-m" } else { "-rm" };
         let wrapper = ["unshare", apart, "sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
-        Self::start_wrapped(home, settings, false, wrapper).await
+        Self::start_wrapped(home, settings, false, (wrapper, Ipv4Addr::LOCALHOST)).await
     }
 
     /// The folder of its recordings, as the server itself sees it.
     pub(crate) fn recordings(&self) -> PathBuf {
         let own = self.home.strip_prefix("/").unwrap_or(&self.home);
-        Path::new("/proc").join(self.process.child.id().to_string()).join("root").join(own).join("recordings")
+        Path::new("/proc").join(self.process.id().to_string()).join("root").join(own).join("recordings")
     }
 
     async fn wait_up(&mut self) {
@@ -364,12 +375,17 @@ impl Server {
 
     /// Runs a set-up command and reads what it prints as JSON.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Value {
-        let mut command = Command::new(TRUNKLINE);
-        command.args(arguments).arg("--json").envs(self.settings.iter().cloned()).current_dir(&self.home);
-        let output = command.output().expect("the program starts");
+        let output = self.run(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "trunkline {arguments:?}: {}\n{out}{err}", output.status);
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("trunkline {arguments:?}: {error}: {out}"))
+    }
+
+    /// Runs a set-up command, whatever comes of it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(TRUNKLINE);
+        command.args(arguments).arg("--json").envs(self.settings.iter().cloned()).current_dir(&self.home);
+        command.output().expect("the program starts")
     }
 
     /// Makes a key.

@@ -34,13 +34,18 @@ fn t72_t77_calls_are_counted_by_what_became_of_them() {
     go(async {
         let world = world().await;
         let (key, stranger) = (world.key("10"), world.key("10"));
-        let mut last = String::new();
-        for (far_end, status) in
-            [("0400", "completed"), ("0300", "busy"), ("0304", "no_answer"), ("0400", "completed")]
-        {
-            last = key.call(&json!({"number": number(far_end)})).await;
-            assert_eq!(key.wait_ended(&last).await["status"], status);
+        let ended = async |far_end: &str, status: &str| {
+            let call = key.call(&json!({"number": number(far_end)})).await;
+            assert_eq!(key.wait_ended(&call).await["status"], status);
+            call
+        };
+        for (far_end, status) in [("0400", "completed"), ("0304", "no_answer"), ("0400", "completed")] {
+            ended(far_end, status).await;
         }
+        let stats = dashboard(&key).await["stats"].clone();
+        assert_eq!((&stats["total_calls"], &stats["successful_calls"]), (&json!(3), &json!(2)));
+        assert_eq!(stats["success_rate"], 66.67);
+        let last = ended("0300", "busy").await;
         let shown = dashboard(&key).await;
         let stats = &shown["stats"];
         let total = |name: &str| stats[name].as_i64().unwrap_or_else(|| panic!("no {name}: {stats}"));

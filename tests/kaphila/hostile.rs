@@ -168,7 +168,7 @@ fn x21_ten_thousand_bad_datagrams_disturb_nobody() {
         for n in 0..10_000_u32 {
             let (datagram, to) = match n % 3 {
                 0 => (garbage.sip(server.sip), server.sip),
-                1 => (garbage.bytes(1400), sound.remote),
+                1 => (garbage.bytes(1400), sound.remote()),
                 _ => {
                     let port =
                         server.rtp.0 + (garbage.next() % u64::from(server.rtp.1 - server.rtp.0)) as u16;
@@ -249,7 +249,7 @@ fn x23_a_strangers_sound_is_not_heard() {
                 ticks.tick().await;
                 let sequence = sound.next_sequence();
                 let packet = packet_of(ssrc, 0, sequence, timestamp_of(sequence), &loud);
-                stranger.send_to(&packet, sound.remote).await.expect("loopback takes it");
+                stranger.send_to(&packet, sound.remote()).await.expect("loopback takes it");
             }
             let before = sound.heard().len();
             until(2.0, "the far end is still spoken to", async || {

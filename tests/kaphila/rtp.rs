@@ -44,14 +44,14 @@ struct State {
     keys: VecDeque<(u8, u16)>,
     pressed: Vec<Instant>,
     mute: bool,
+    /// Where the program wants its RTP, once that is known.
+    remote: Option<SocketAddr>,
     sent: u16,
 }
 
 /// The sound of one call.
 pub(crate) struct Sound {
     socket: UdpSocket,
-    /// Where the program wants its RTP.
-    pub(crate) remote: SocketAddr,
     event_type: u8,
     state: Mutex<State>,
 }
@@ -65,23 +65,32 @@ struct Sender {
 impl Sound {
     /// Opens a socket for an offer and starts to send and to listen.
     pub(crate) async fn start(offer: &str) -> Arc<Self> {
-        let line = |prefix: &str| {
-            offer.lines().find_map(|line| line.trim().strip_prefix(prefix)).unwrap_or_default()
-        };
-        let port = line("m=audio ").split(' ').next().and_then(|port| port.parse().ok());
-        let host = line("c=IN IP4 ").trim().parse().ok();
-        let (host, port): (Ipv4Addr, u16) =
-            host.zip(port).unwrap_or_else(|| panic!("no audio in offer:\n{offer}"));
         let mapped = offer.lines().find(|line| line.contains("telephone-event/8000"));
         let event_type =
             mapped.and_then(|line| line.trim().strip_prefix("a=rtpmap:")?.split(' ').next()?.parse().ok());
+        let sound = Self::open(event_type.unwrap_or(101)).await;
+        sound.connect(offer);
+        sound
+    }
+
+    /// Opens a socket that listens, and sends nothing before it is told where to. Its answer may be an offer until then.
+    pub(crate) async fn open(event_type: u8) -> Arc<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has free ports");
-        let remote = SocketAddr::from((host, port));
-        let event_type = event_type.unwrap_or(101);
-        let sound = Arc::new(Self { socket, remote, event_type, state: Mutex::default() });
+        let sound = Arc::new(Self { socket, event_type, state: Mutex::default() });
         tokio::spawn(speak(Arc::downgrade(&sound)));
         tokio::spawn(listen(Arc::downgrade(&sound)));
         sound
+    }
+
+    /// Sends to where a session description says.
+    pub(crate) fn connect(&self, description: &str) {
+        let remote = audio_of(description);
+        self.state(|state| state.remote = Some(remote));
+    }
+
+    /// Where the program wants its RTP.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.state(|state| state.remote).expect("the sound has been connected")
     }
 
     /// The session description that answers.
@@ -146,7 +155,7 @@ impl Sound {
 
     fn next_packet(&self, sender: &mut Sender) -> Option<Vec<u8>> {
         self.state(|state| {
-            if state.mute {
+            if state.mute || state.remote.is_none() {
                 return None;
             }
             if sender.event.is_none() {
@@ -185,6 +194,17 @@ impl Sound {
     }
 }
 
+/// Where a session description wants its sound.
+fn audio_of(sdp: &str) -> SocketAddr {
+    let line =
+        |prefix: &str| sdp.lines().find_map(|line| line.trim().strip_prefix(prefix)).unwrap_or_default();
+    let port = line("m=audio ").split(' ').next().and_then(|port| port.parse().ok());
+    let host = line("c=IN IP4 ").trim().parse().ok();
+    let (host, port): (Ipv4Addr, u16) =
+        host.zip(port).unwrap_or_else(|| panic!("no audio in description:\n{sdp}"));
+    SocketAddr::from((host, port))
+}
+
 /// The timestamp that goes with a sequence number.
 pub(crate) fn timestamp_of(sequence: u16) -> u32 {
     FIRST_TIMESTAMP + u32::from(sequence.wrapping_sub(FIRST_SEQUENCE)) * FRAME as u32
@@ -220,7 +240,7 @@ async fn speak(sound: Weak<Sound>) {
         let Some(sound) = sound.upgrade() else { return };
         if let Some(packet) = sound.next_packet(&mut sender) {
             // The port may be closed already.
-            let _ = sound.socket.send_to(&packet, sound.remote).await;
+            let _ = sound.socket.send_to(&packet, sound.remote()).await;
         }
     }
 }

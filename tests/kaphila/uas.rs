@@ -125,8 +125,13 @@ impl Uas {
 
     /// Waits for the first answered call's sound.
     pub(crate) async fn sound(&self) -> Arc<Sound> {
-        let first = async || self.shared.sounds.lock().expect("no test panics here").first().cloned();
+        let first = async || self.sounds().first().cloned();
         until(15.0, "the far end has answered", first).await
+    }
+
+    /// The sound of every answered call, in their order.
+    pub(crate) fn sounds(&self) -> Vec<Arc<Sound>> {
+        self.shared.sounds.lock().expect("no test panics here").clone()
     }
 
     /// Hangs up the first call.

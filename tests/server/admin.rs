@@ -406,3 +406,22 @@ fn the_log_is_read_in_pages() {
         assert_eq!(some["entries"].as_array().map(Vec::len), Some(2));
     });
 }
+
+/// One `Idempotency-Key` on two surfaces names two requests, also where their paths end alike.
+#[test]
+fn a_repeat_is_one_on_its_own_surface_only() {
+    go(async {
+        let admin = Admin::of(&world().await.server);
+        let name = unique("repeat-");
+        let body = json!({"name": "Repeated", "subdomain": name}).to_string();
+        let ask = async |path: &str| {
+            let request = admin.0.request(Method::POST, path).header("idempotency-key", &name);
+            let answer = send(request.body(body.clone())).await;
+            (answer.status, answer.header("idempotent-replayed").to_owned())
+        };
+        assert_eq!(ask("/admin/v1/tenants").await, (201, String::new()));
+        assert_eq!(ask("/admin/v1/tenants").await, (201, "true".to_owned()));
+        assert_eq!(ask("/tenants").await.1, "");
+        assert_eq!(ask("/phony/tenants").await.1, "true");
+    });
+}

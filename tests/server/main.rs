@@ -15,5 +15,7 @@ mod harness;
 mod receiver;
 
 mod admin;
+mod backup;
+mod openapi;
 mod policies;
 mod webhooks;

@@ -97,6 +97,13 @@ fn assert_pairs(events: &[&Stamped], told: &str) {
             | CallEvent::Digit { .. }
             | CallEvent::GatherProgress { .. }
             | CallEvent::Played { .. }
+            | CallEvent::Said { .. }
+            | CallEvent::ContextChanged { .. }
+            | CallEvent::HandedOff { .. }
+            | CallEvent::TransferStarted { .. }
+            | CallEvent::TransferFailed { .. }
+            | CallEvent::Unheard { .. }
+            | CallEvent::Transferred
             | CallEvent::Ended { .. } => {}
         }
         assert!((0..=1).contains(&gathers), "gathers do not pair: {told}");

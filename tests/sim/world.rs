@@ -13,6 +13,7 @@ use rand_core::{RngCore, SeedableRng};
 use trunkline::engine::{Engine, Input, Output, Settings};
 use trunkline::model::call::{CallOrder, Command, GatherOrder, Surface, TrunkPlan};
 use trunkline::model::event::{PlayTo, Stamped};
+use trunkline::model::purpose::Purpose;
 use trunkline::model::{CallId, Now, PhoneNumber, Secret, Timestamp};
 
 use crate::ears::Ears;
@@ -52,6 +53,7 @@ impl World {
             sip_address_other: None,
             media_address: ENGINE.ip(),
             media_address_other: None,
+            local_nets: Vec::new(),
             rtp_bind: ENGINE.ip(),
             rtp_ports: (10_000, 60_000),
             leg: media::LegSettings::default(),
@@ -95,12 +97,14 @@ impl World {
             id: CallId(number),
             kaphila_id: format!("1800000000.{number}"),
             surface: Surface::Kaphila,
+            purpose: Purpose::default(),
             key: 1,
             tenant: "default".into(),
             submitted_number: "14155550100".into(),
             to: PhoneNumber::parse_lenient("14155550100").expect("a number"),
             from: None,
             trunks,
+            redials_ms: Vec::new(),
             ring_timeout_ms: RING_TIMEOUT_MS,
             max_duration_ms: MAX_DURATION_MS,
             use_amd: chance(&mut self.rng, 50),
@@ -151,7 +155,7 @@ impl World {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Event(event) => self.events.push(event),
-                Output::Trunk(..) => {}
+                Output::Trunk(..) | Output::Incoming(_) | Output::Overheard(..) => {}
                 Output::Media(command) => self.ears.command(&mut self.rng, self.now.mono, command),
                 Output::Transmit(transmit) => {
                     let packet =

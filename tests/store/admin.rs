@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use trunkline::control::{Failure, Refusal, policy};
 use trunkline::model::account::{ApiKey, Policy};
-use trunkline::model::call::{CallView, EndReason};
+use trunkline::model::call::{CallView, EndReason, Surface};
 use trunkline::model::{CallId, PhoneNumber, Timestamp};
 use trunkline::store::accounts::{NewKey, TrunkChoice};
 use trunkline::store::audit::{AuditFilter, By};
@@ -30,7 +30,7 @@ async fn told(db: &Db) -> Vec<(String, String, Value)> {
 /// Places a call under the key's caps, as control does.
 async fn place(db: &Db, key: &ApiKey, id: u128, at: Timestamp) -> Result<(), Refusal> {
     let mut tx = db.begin().await.unwrap();
-    match policy::caps(&mut tx, key, at).await {
+    match policy::caps(&mut tx, key, Surface::Kaphila, at).await {
         Err(Failure::Refused(refusal)) => return Err(refusal),
         other => other.unwrap(),
     }

@@ -6,6 +6,7 @@
 mod accounts;
 mod admin;
 mod calls;
+mod campaigns;
 mod deliveries;
 mod history;
 mod idempotency;
@@ -29,6 +30,7 @@ use sqlx::Connection;
 use trunkline::model::account::ApiKey;
 use trunkline::model::call::{CallOrder, CallView, EndReason, Surface, TrunkPlan};
 use trunkline::model::event::{CallEvent, Stamped};
+use trunkline::model::purpose::Purpose;
 use trunkline::model::{CallId, PhoneNumber, Secret, Timestamp};
 use trunkline::store::Db;
 use trunkline::store::accounts::NewKey;
@@ -158,12 +160,14 @@ fn order(key: i64, id: u128, url: Option<&str>) -> CallOrder {
         id: CallId(id),
         kaphila_id: format!("1771322520.{id}"),
         surface: Surface::Kaphila,
+        purpose: Purpose::default(),
         key,
         tenant: "default".into(),
         submitted_number: "+1 415 555 0100".into(),
         to: PhoneNumber::parse_lenient("+14155550100").unwrap(),
         from: None,
         trunks: vec![trunk],
+        redials_ms: Vec::new(),
         ring_timeout_ms: 30_000,
         max_duration_ms: 3_600_000,
         use_amd: false,
@@ -217,11 +221,12 @@ impl Format for Plain {
         "kaphila"
     }
 
-    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Option<Rendered> {
+    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Vec<Rendered> {
         let name = event.event.name();
         let call = &view.order.kaphila_id;
         let body = format!(r#"{{"callId":"{call}","event":"{name}","sequence":{sequence}}}"#);
-        (name != "queued").then(|| Rendered { event: name, body: body.into_bytes() })
+        let told = name != "queued";
+        told.then(|| Rendered { event: name, body: body.into_bytes() }).into_iter().collect()
     }
 
     fn terminal(&self, event: &str) -> bool {

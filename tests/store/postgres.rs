@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs the server until its standard input ends, which the test process holds open as long as it lives. `initdb` and
-/// `postgres` refuse to work for root. Nothing is kept, so nothing has to reach the disk.
+/// `postgres` refuse to work for root. Nothing is kept, so nothing has to reach the disk. A server that ends is started
+/// again, but not while there is a file `down`: so a test can take it away.
 const KEEPER: &str = r#"
 set -eu
 dir=$1 bin=$2
@@ -24,11 +25,19 @@ fi
 cd "$dir"
 trap 'rm -rf "$dir"' EXIT
 (as "$bin/initdb" -D "$dir/data" -U trunkline -A trust --no-sync -E UTF8 --locale=C) >"$dir/log" 2>&1
-(as "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=off -c full_page_writes=off \
-    -c max_connections=1000 -c shared_buffers=64MB -c log_min_messages=warning) >>"$dir/log" 2>&1 &
+serve() {
+    until [ -e end ]; do
+        [ -e down ] || (as "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=off \
+            -c full_page_writes=off -c max_connections=1000 -c shared_buffers=64MB \
+            -c log_min_messages=warning) || true
+        sleep 0.05
+    done
+}
+serve >>"$dir/log" 2>&1 &
 server=$!
 cat >/dev/null
-kill -INT "$server" || true
+touch end
+kill -INT "$(head -n 1 data/postmaster.pid)" || true
 wait "$server" || true
 "#;
 

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use trunkline::config::Config;
+use trunkline::model::account::ApiKey;
 use trunkline::model::call::CallOrder;
 use trunkline::model::event::{Checksum, RecordingSize};
 use trunkline::model::{Secret, Timestamp};
@@ -112,11 +113,12 @@ async fn a_key_has_its_own_time_and_what_cannot_be_removed_is_tried_again() {
     let mut calls = Vec::new();
     for (id, days) in [(1, None), (2, Some(2)), (3, Some(0))] {
         let key = key(&kept.db, None).await;
-        kept.db.set_keep_days(&key.key_id, days).await.unwrap();
+        let keep = |key: &mut ApiKey| key.keep_days = days;
+        let changed = kept.db.change_key(&key.key_id, T0, keep, None).await.unwrap();
+        assert_eq!(changed.keep_days, days);
         calls.push(kept.call(key.id, id).await);
         kept.recording(&calls[id as usize - 1], &format!("of-{id}"), RecordingState::Done, days_ago()).await;
     }
-    assert!(kept.db.set_keep_days("key_none", Some(1)).await.is_err());
     let recordings = kept.open().await;
     assert_eq!(recordings.sweep(days(5)).await.unwrap(), 1);
     assert!(kept.file("of-1").exists() && !kept.file("of-2").exists() && kept.file("of-3").exists());

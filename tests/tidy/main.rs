@@ -68,6 +68,23 @@ fn nothing_is_left_over() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Numbers of the contract's black-box list that have a test each, `t07_…` or, with others, `t06_t07_…`.
+const LISTED: &[std::ops::RangeInclusive<u32>] = &[1..=84, 164..=164, 166..=166];
+
+#[test]
+fn every_number_of_the_contract_has_its_test() {
+    let sources = sources();
+    let tests = sources.iter().filter(|source| source.path.starts_with("tests/"));
+    let functions = tests.flat_map(|source| source.code.lines().filter_map(|line| line.strip_prefix("fn t")));
+    let numbers = |name: &str| -> Vec<u32> {
+        let words = name.split('_').map(|word| word.strip_prefix('t').unwrap_or(word).parse().ok());
+        words.map_while(|number| number).collect()
+    };
+    let tested: std::collections::BTreeSet<u32> = functions.flat_map(numbers).collect();
+    let missing: Vec<u32> = LISTED.iter().cloned().flatten().filter(|n| !tested.contains(n)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn the_top_of_the_repository_stays_small() {
     let expected = [
@@ -192,6 +209,14 @@ fn panics_and_wildcards_fail() {
         "match (a { b }) { Refusal::A { x: _ } => match y { 1 => 2 }, _ => 3 }",
         "match e { Heard::A(_) => match y { _ => 2 } }",
     );
+}
+
+#[test]
+fn routes_without_words_fail() {
+    let rule = "every route is documented";
+    let (bad, good) = ("fn a() { Router::new().route(b, get(c)) }", "fn a() { vec![route(__path_b, b)] }");
+    tells_apart(rule, "src/api/phony.rs", bad, good);
+    assert_eq!(says(rule, "src/api/openapi.rs", bad) + says(rule, "src/demo.rs", bad), 0);
 }
 
 #[test]

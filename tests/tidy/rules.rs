@@ -20,6 +20,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("no arm swallows a new case", no_wildcards),
     ("exceptions are said, not hidden", no_allow),
     ("no test is skipped", no_skipped_tests),
+    ("every route is documented", documented_routes),
 ];
 
 /// Which rooms a room may import, besides itself. What is not listed may import nothing.
@@ -28,13 +29,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("clock", &["model"]),
     ("engine", &["model"]),
+    (
+        "agent",
+        &["model", "config", "clock", "store", "journal", "speech", "hearing", "llm", "engine", "control"],
+    ),
     ("store", &["model", "config", "clock"]),
     ("webhook", &["model", "config", "clock", "store"]),
+    ("relay", &["model", "config", "clock", "store", "journal", "speech", "engine", "control", "webhook"]),
     ("http", &["config"]),
     ("journal", &["model", "clock", "store", "webhook"]),
-    ("speech", &["model", "config"]),
+    ("provider", &[]),
+    ("speech", &["model", "config", "clock", "provider"]),
+    ("hearing", &["model", "config", "provider"]),
+    ("llm", &["model", "config", "provider"]),
     ("recordings", &["model", "config", "clock", "store"]),
     ("control", &["model", "config", "clock", "store", "journal", "speech", "engine", "recordings"]),
+    ("campaigns", &["model", "clock", "store", "control"]),
     (
         "api",
         &[
@@ -46,16 +56,22 @@ const ROOMS: &[(&str, &[&str])] = &[
             "speech",
             "engine",
             "control",
+            "campaigns",
             "webhook",
             "recordings",
+            "relay",
         ],
     ),
-    ("cli", &["model", "config", "clock", "store", "webhook", "control"]),
+    (
+        "cli",
+        &["model", "config", "clock", "store", "webhook", "control", "provider", "speech", "hearing", "llm"],
+    ),
     ("carrier", &["model", "config", "clock", "speech"]),
     ("demo", &["model", "config", "clock", "carrier", "store", "server"]),
     (
         "server",
         &[
+            "agent",
             "model",
             "config",
             "clock",
@@ -64,10 +80,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "speech",
             "engine",
             "control",
+            "campaigns",
             "webhook",
             "api",
+            "hearing",
+            "llm",
             "http",
             "recordings",
+            "relay",
         ],
     ),
 ];
@@ -209,6 +229,21 @@ fn no_allow(source: &Source) -> Vec<String> {
 fn no_skipped_tests(source: &Source) -> Vec<String> {
     let skipped = source.code.match_indices("#[ignore");
     skipped.map(|(at, _)| format!("{}:{}: a skipped test", source.path, source.line(at))).collect()
+}
+
+/// Where routes are made, each with its documentation.
+const ROUTES: &str = "src/api/openapi.rs";
+
+fn documented_routes(source: &Source) -> Vec<String> {
+    let surface = source.path.starts_with("src/api") && source.path != ROUTES;
+    if !surface {
+        return Vec::new();
+    }
+    let code = source.product();
+    let made = [".route(", ".route_service(", ".nest_service("]
+        .into_iter()
+        .flat_map(|word| code.match_indices(word));
+    made.map(|(at, word)| format!("{}:{}: {word}…) beside {ROUTES}", source.path, source.line(at))).collect()
 }
 
 /// Words that tell of a workplace or of work left over. In any text of ours, written here in two halves each.

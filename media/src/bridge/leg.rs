@@ -9,12 +9,14 @@ use crate::amd::Amd;
 use crate::codec::Codec;
 use crate::dtmf::{Dedup, DigitSource, EventReceiver, InbandDetector};
 use crate::jitter::{JitterBuffer, Popped};
+use crate::latch::Source;
 use crate::mixer::Mix;
 use crate::playback::Player;
 use crate::rtp::{self, Packet};
 use crate::sdp::Remote;
-use crate::stream::{Outgoing, Source};
+use crate::stream::Outgoing;
 use crate::talk::Talk;
+use crate::tap::Tap;
 use crate::tone::Tone;
 use crate::{FRAME, Frame, Heard, InbandMode, LegId, LegSettings, LegStats};
 
@@ -52,6 +54,7 @@ pub(super) struct Leg {
     pub(super) keys: Keys,
     pub(super) amd: Option<Amd>,
     pub(super) talk: Option<Talk>,
+    pub(super) tap: Option<Tap>,
     held: bool,
     events: EventReceiver,
     inband: InbandDetector,
@@ -81,6 +84,7 @@ impl Leg {
             keys: Keys::default(),
             amd: None,
             talk: None,
+            tap: None,
             held: false,
             events: EventReceiver::new(),
             inband: InbandDetector::new(),
@@ -145,7 +149,7 @@ impl Leg {
             self.stats.garbage += 1;
             return;
         };
-        if !self.source.admit(now, from, packet.ssrc) {
+        if !self.source.admit(now, from, packet.ssrc, packet.sequence) {
             self.stats.strangers += 1;
             return;
         }

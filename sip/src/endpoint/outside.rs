@@ -92,15 +92,26 @@ impl Endpoint {
         self.stack.send(to, response.to_bytes());
     }
 
-    fn may_call(&self, from: Peer) -> bool {
-        match &self.stack.config.inbound {
+    /// Takes the INVITEs of these from here on. Calls that came in before are not touched.
+    pub fn take_calls(&mut self, from: Inbound) {
+        self.stack.config.inbound = from;
+    }
+
+    /// Who was the last to call without being allowed to, since this was asked before. It was given no answer.
+    pub fn poll_stranger(&mut self) -> Option<Peer> {
+        self.stranger.take()
+    }
+
+    fn may_call(&mut self, from: Peer) -> bool {
+        let may = match &self.stack.config.inbound {
             Inbound::Nobody => false,
             Inbound::Anyone => true,
-            Inbound::From(sources) => {
-                let ip = from.addr.ip();
-                sources.contains(&ip) || sources.contains(&ip.to_canonical())
-            }
+            Inbound::From(sources) => sources.contains(from.addr.ip()),
+        };
+        if !may {
+            self.stranger = Some(from);
         }
+        may
     }
 
     /// A request that belongs to no dialog of ours.

@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::headers::Q850;
 use crate::stack::Stack;
 use crate::uri::Uri;
-use crate::{Replaces, SessionError, SessionId};
+use crate::{Network, Replaces, SessionError, SessionId};
 
 /// A live session, borrowed from its endpoint. What is asked for at the wrong time is ignored, unless it says otherwise.
 pub struct Session<'a> {
@@ -40,6 +40,11 @@ impl<'a> Session<'a> {
     /// The `Call-ID` of the session.
     pub fn call_id(&self) -> &str {
         &self.call_id
+    }
+
+    /// Takes requests inside the dialog from these, too, beside the addresses of the dialog itself.
+    pub fn trust(&mut self, sources: Vec<Network>) {
+        self.with(|call, _| call.sources = sources);
     }
 
     /// Tells a caller that we are on it: 180 to 183 (101 to 199 are sent as asked), with early media or without. A caller

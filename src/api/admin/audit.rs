@@ -3,11 +3,11 @@
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{Answer, Query, Route, stored};
+use super::{Answer, Query, Route, route, stored};
 use crate::api::fault::Fault;
 use crate::api::{App, json};
 use crate::model::Timestamp;
@@ -15,18 +15,28 @@ use crate::store::audit::{AuditFilter, AuditRow};
 
 /// The routes of the audit log.
 pub fn routes() -> Vec<Route> {
-    vec![("/audit", get(list))]
+    vec![route(__path_list, list)]
 }
 
 /// One row of the log.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminAuditEntry)]
 struct Entry {
+    /// Its number.
     id: i64,
+    /// When.
+    #[schema(format = DateTime)]
     at: String,
+    /// Who: a key, or `cli`.
     actor: String,
+    /// From where.
     ip: Option<String>,
+    /// What was done.
     action: String,
+    /// To what.
     subject: String,
+    /// What was changed; never a secret.
+    #[schema(value_type = Object)]
     detail: Value,
 }
 
@@ -45,13 +55,33 @@ impl From<AuditRow> for Entry {
 }
 
 /// Rows of the log; `next` is the `before` of the page that follows, if there may be one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminAudit)]
 struct Entries {
+    /// The rows of the page.
     entries: Vec<Entry>,
+    /// The `before` of the page that follows, if there may be one.
     next: Option<i64>,
 }
 
 /// `GET /audit?actor=&action=&subject=&from=&to=&before=&limit=`.
+#[utoipa::path(
+    get, path = "/audit", tag = "Admin: audit", operation_id = "adminAudit",
+    summary = "Who changed what, newest first",
+    params(
+        ("actor" = Option<String>, Query, description = "A key's id, or `cli`"),
+        ("action" = Option<String>, Query, description = "A word such as `key` or `key.create`"),
+        ("subject" = Option<String>, Query, description = "What was changed"),
+        ("from" = Option<String>, Query, description = "Not before this ISO 8601 moment or day"),
+        ("to" = Option<String>, Query, description = "Before this ISO 8601 moment or day"),
+        ("before" = Option<i64>, Query, minimum = 1, description = "Only rows before this number"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rows of the page; 100 unless said"),
+    ),
+    responses(
+        (status = 200, description = "The page", body = Entries),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+    )
+)]
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query.as_deref());
     let (limit, _) = query.window()?;

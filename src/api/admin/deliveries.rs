@@ -7,10 +7,10 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Answer, Part, Query, Route, by, part, stored};
+use super::{Answer, Part, Query, Route, by, part, route, stored};
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::{App, json};
@@ -27,74 +27,114 @@ const VALUE_MAX: usize = 256;
 /// The routes of deliveries.
 pub fn routes() -> Vec<Route> {
     vec![
-        ("/deliveries", get(list)),
-        ("/deliveries/replay", post(replay)),
-        ("/deliveries/{delivery}", get(show)),
-        ("/deliveries/{delivery}/redeliver", post(redeliver)),
+        route(__path_list, list),
+        route(__path_replay, replay),
+        route(__path_show, show),
+        route(__path_redeliver, redeliver),
     ]
 }
 
 /// A delivery.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminDelivery)]
 struct DeliveryBody {
+    /// Its number.
     id: i64,
+    /// The `webhook-id`, the same at every attempt.
     event_id: String,
+    /// The call that it tells of.
     call_id: String,
+    /// The key's public name.
     key_id: String,
+    /// The surface whose form it has.
     surface: String,
+    /// What it tells.
     event: String,
+    /// What has become of it.
     state: String,
+    /// Where it goes.
     url: String,
+    /// How often it was tried.
     attempts: u32,
+    /// The receiver's last status.
     last_status_code: Option<u16>,
+    /// What became of the last attempt, in a word.
     last_result: String,
+    /// When it is tried next.
+    #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was over.
+    #[schema(format = DateTime)]
     settled_at: Option<String>,
+    /// The redelivery that is not through.
     redelivery: Option<RedeliveryBody>,
 }
 
 /// A redelivery that is not through.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminRedelivery)]
 struct RedeliveryBody {
+    /// When it was asked for.
+    #[schema(format = DateTime)]
     requested_at: String,
+    /// When it is tried next.
+    #[schema(format = DateTime)]
     next_attempt_at: String,
+    /// How often it was tried.
     attempts: u32,
 }
 
 /// One attempt.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminAttempt)]
 struct AttemptBody {
+    /// Its place, from 1.
     number: u32,
+    /// When.
+    #[schema(format = DateTime)]
     at: String,
+    /// How long it took.
     took_ms: u32,
+    /// The receiver's status.
     status_code: Option<u16>,
+    /// What became of it, in a word.
     result: String,
 }
 
 /// A delivery with its attempts, the first one first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminDeliveryWhole)]
 struct Whole {
     #[serde(flatten)]
     delivery: DeliveryBody,
+    /// Every attempt, the first one first.
     attempt_log: Vec<AttemptBody>,
 }
 
 /// Deliveries, newest first; `next` is the `before` of the page that follows, if there may be one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminDeliveries)]
 struct Deliveries {
+    /// The rows of the page.
     deliveries: Vec<DeliveryBody>,
+    /// The `before` of the page that follows, if there may be one.
     next: Option<i64>,
 }
 
 /// What a replay took in.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminReplayed)]
 struct Replayed {
+    /// Deliveries that the filter met.
     matched: u32,
+    /// Of these, newly queued.
     queued: u32,
 }
 
@@ -162,6 +202,25 @@ fn filter<'a>(text: impl Fn(&str) -> Result<Option<&'a str>, Fault>) -> Result<D
 }
 
 /// `GET /deliveries?key=&call=&event=&state=&host=&from=&to=&before=&limit=`.
+#[utoipa::path(
+    get, path = "/deliveries", tag = "Admin: webhooks", operation_id = "adminListDeliveries",
+    summary = "The log of webhooks, newest first",
+    params(
+        ("key" = Option<String>, Query, description = "A key's id"),
+        ("call" = Option<String>, Query, description = "A call's id"),
+        ("event" = Option<String>, Query, description = "An event's name"),
+        ("state" = Option<String>, Query, description = "`waiting`, `delivered`, `failed`, `dropped` or `gone`"),
+        ("host" = Option<String>, Query, description = "A receiver's host"),
+        ("from" = Option<String>, Query, description = "Not before this ISO 8601 moment or day"),
+        ("to" = Option<String>, Query, description = "Before this ISO 8601 moment or day"),
+        ("before" = Option<i64>, Query, minimum = 1, description = "Only rows before this number"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rows of the page; 100 unless said"),
+    ),
+    responses(
+        (status = 200, description = "The page", body = Deliveries),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+    )
+)]
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query.as_deref());
     let (limit, _) = query.window()?;
@@ -194,12 +253,36 @@ async fn whole(app: &App, id: i64) -> Result<Whole, Fault> {
 }
 
 /// `GET /deliveries/:delivery`, with its attempts.
+#[utoipa::path(
+    get, path = "/deliveries/{delivery}", tag = "Admin: webhooks", operation_id = "adminShowDelivery",
+    summary = "One webhook, with its attempts",
+    params(
+        ("delivery" = String, Path, description = "Its number or its `evt_…`"),
+    ),
+    responses(
+        (status = 200, description = "The delivery", body = Whole),
+        (status = 404, description = "`Delivery not found`"),
+    )
+)]
 async fn show(State(app): State<App>, path: Part) -> Answer {
     let id = named(&app, path).await?;
     Ok(json(StatusCode::OK, &whole(&app, id).await?))
 }
 
 /// `POST /deliveries/:delivery/redeliver`: 202, sent as soon as it can go.
+#[utoipa::path(
+    post, path = "/deliveries/{delivery}/redeliver", tag = "Admin: webhooks", operation_id = "adminRedeliver",
+    summary = "Send a webhook again",
+    description = "Under the same `webhook-id`, signed anew.",
+    params(
+        ("delivery" = String, Path, description = "Its number or its `evt_…`"),
+    ),
+    responses(
+        (status = 202, description = "It is queued", body = Whole),
+        (status = 404, description = "`Delivery not found`"),
+        (status = 409, description = "Too many redeliveries are waiting"),
+    )
+)]
 async fn redeliver(State(app): State<App>, Extension(caller): Extension<Caller>, path: Part) -> Answer {
     let id = named(&app, path).await?;
     match app.rooms.db.redeliver(id, &by(&caller)).await.map_err(stored)? {
@@ -209,18 +292,68 @@ async fn redeliver(State(app): State<App>, Extension(caller): Extension<Caller>,
     }
 }
 
+/// Which deliveries a replay is of.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the form of what `filter` reads")]
+#[schema(as = AdminReplayFilter)]
+struct FilterAsked {
+    /// A key's id.
+    key: Option<String>,
+    /// A call's id.
+    call: Option<String>,
+    /// An event's name.
+    event: Option<String>,
+    /// `delivered`, `failed`, `dropped` or `gone`; `failed` unless said.
+    state: Option<String>,
+    /// A receiver's host.
+    host: Option<String>,
+    /// Not before this ISO 8601 moment or day.
+    from: Option<String>,
+    /// Before this ISO 8601 moment or day.
+    to: Option<String>,
+}
+
+/// What a replay asks for.
+#[derive(ToSchema)]
+#[schema(as = AdminReplayAsked)]
+struct ReplayAsked {
+    /// Which deliveries.
+    #[schema(value_type = Option<FilterAsked>)]
+    filter: DeliveryFilter,
+    /// At most so many.
+    #[schema(required = false, minimum = 1)]
+    limit: u32,
+}
+
+impl ReplayAsked {
+    fn read(body: &[u8]) -> Result<Self, Fault> {
+        let fields = Fields::read_optional(body)?;
+        let about = fields.object("filter")?.unwrap_or_default();
+        let filter = filter(|name| about.text(name))?;
+        if filter.state.as_deref() == Some("waiting") {
+            return Err(Fault::Bad(
+                "state must be one that is settled: waiting deliveries are sent anyway".into(),
+            ));
+        }
+        let limit = fields.integer("limit", 1..=REPLAY_MAX)?.unwrap_or(REPLAY_MAX);
+        Ok(Self { filter, limit })
+    }
+}
+
 /// `POST /deliveries/replay {filter, limit}`: sends again what the filter meets, the oldest first. Without a state only
 /// what has failed.
+#[utoipa::path(
+    post, path = "/deliveries/replay", tag = "Admin: webhooks", operation_id = "adminReplay",
+    summary = "Send again what a filter meets",
+    description = "The oldest first; without a state only what has failed. The body may be empty.",
+    request_body = Option<ReplayAsked>,
+    responses(
+        (status = 202, description = "They are queued", body = Replayed),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+    )
+)]
 async fn replay(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
-    let fields = Fields::read_optional(&body)?;
-    let about = fields.object("filter")?.unwrap_or_default();
-    let filter = filter(|name| about.text(name))?;
-    if filter.state.as_deref() == Some("waiting") {
-        return Err(Fault::Bad(
-            "state must be one that is settled: waiting deliveries are sent anyway".into(),
-        ));
-    }
-    let limit = fields.integer("limit", 1..=REPLAY_MAX)?.unwrap_or(REPLAY_MAX);
+    let ReplayAsked { filter, limit } = ReplayAsked::read(&body)?;
     let replayed = app.rooms.db.replay(&filter, limit, &by(&caller)).await.map_err(stored)?;
     let body = Replayed { matched: replayed.matched, queued: replayed.queued };
     Ok(json(StatusCode::ACCEPTED, &body))

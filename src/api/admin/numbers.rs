@@ -5,11 +5,10 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde::Serialize;
-use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{Answer, Part, Query, Route, by, part, repeatable, stored};
+use super::{Answer, Part, Query, Route, by, part, route, stored};
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::idempotency::Once;
@@ -29,32 +28,64 @@ const AGENT_MAX: usize = 64;
 
 /// The routes of numbers.
 pub fn routes(once: &Once) -> Vec<Route> {
-    let all = get(list).merge(repeatable(once, post(create)));
-    vec![("/numbers", all), ("/numbers/{number}", get(show).patch(change).delete(remove))]
+    vec![
+        route(__path_list, list),
+        route(__path_create, create).once(once),
+        route(__path_show, show),
+        route(__path_change, change),
+        route(__path_remove, remove),
+    ]
 }
 
 /// A number.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminNumber)]
 struct NumberBody {
+    /// Its number.
     id: String,
+    /// The number, E.164.
     phone_number: String,
+    /// `PN` and 32 hex digits, made here.
     twilio_sid: String,
+    /// Who it belongs to.
     tenant: String,
+    /// What its owner calls it.
     friendly_name: String,
+    /// The trunk that its calls come by; null: any.
     trunk: Option<String>,
+    /// What happens on a call to it.
     on_call: OnCallBody,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
 /// What happens on a call.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(tag = "action", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[schema(as = AdminOnCall)]
 enum OnCallBody {
+    /// 480.
     Nothing,
-    Webhook { url: String, key_id: String },
-    Agent { agent: String },
-    Play { sound: String },
+    /// Answered under a key, whose application drives it.
+    Webhook {
+        /// Where its events go.
+        url: String,
+        /// The key.
+        key_id: String,
+    },
+    /// An agent talks.
+    Agent {
+        /// Its id.
+        agent: String,
+    },
+    /// A sound, then the end.
+    Play {
+        /// Its name.
+        sound: String,
+    },
+    /// The caller hears itself.
     Echo,
 }
 
@@ -80,17 +111,27 @@ impl From<Number> for NumberBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminNumbers)]
 struct Numbers {
+    /// The rows of the page.
     numbers: Vec<NumberBody>,
+    /// Rows of all pages.
     total: i64,
 }
 
 /// What a body says of a number; `None` where it says nothing.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, ToSchema)]
+#[schema(as = AdminNumberAsked, rename_all = "camelCase")]
 struct Changes {
+    /// What its owner calls it.
+    #[schema(min_length = 1, max_length = 100)]
     friendly_name: Option<String>,
+    /// The trunk that its calls come by; `null`: any.
+    #[schema(value_type = Option<String>)]
     trunk: Option<Option<String>>,
+    /// What happens on a call to it; `null`: nothing.
+    #[schema(value_type = Option<OnCallBody>)]
     on_call: Option<OnCall>,
 }
 
@@ -110,6 +151,46 @@ impl Changes {
             (true, Some(about)) => Some(on_call(&about, webhooks)?),
         };
         Ok(Self { friendly_name, trunk, on_call })
+    }
+}
+
+/// What makes a number.
+#[derive(ToSchema)]
+#[schema(as = AdminNumberMade, rename_all = "camelCase")]
+struct Asked {
+    /// The number, E.164.
+    #[schema(value_type = String, examples("+14155550100"))]
+    phone_number: PhoneNumber,
+    /// Whom it belongs to.
+    #[schema(required = false, default = "default", min_length = 1, max_length = 64)]
+    tenant: String,
+    /// What its owner calls it.
+    #[schema(required = false, max_length = 100)]
+    friendly_name: String,
+    /// The trunk that its calls come by; `null`: any.
+    trunk: Option<String>,
+    /// What happens on a call to it; nothing unless said.
+    #[schema(required = false, value_type = Option<OnCallBody>)]
+    on_call: OnCall,
+}
+
+impl Asked {
+    fn read(body: &[u8], webhooks: &Webhooks) -> Result<Self, Fault> {
+        let fields = Fields::read(body)?;
+        let number = forms::public_number(fields.required_text("phoneNumber")?);
+        let phone_number = number.ok_or_else(|| Fault::Bad("phoneNumber must be in E.164 form".into()))?;
+        let tenant = fields.text("tenant")?.unwrap_or("default");
+        if !forms::is_tenant(tenant) {
+            return Err(Fault::Bad("tenant must be 1 to 64 of A-Z a-z 0-9 - _".into()));
+        }
+        let asked = Changes::read(&fields, webhooks)?;
+        Ok(Self {
+            phone_number,
+            tenant: tenant.to_owned(),
+            friendly_name: asked.friendly_name.unwrap_or_default(),
+            trunk: asked.trunk.flatten(),
+            on_call: asked.on_call.unwrap_or_default(),
+        })
     }
 }
 
@@ -163,6 +244,19 @@ fn named(number: Part) -> Result<PhoneNumber, Fault> {
 }
 
 /// `GET /numbers?tenant=&limit=&offset=`.
+#[utoipa::path(
+    get, path = "/numbers", tag = "Admin: numbers", operation_id = "adminListNumbers",
+    summary = "The numbers that may be called",
+    params(
+        ("tenant" = Option<String>, Query, description = "Only this tenant's"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rows of the page; 100 unless said"),
+        ("offset" = Option<u32>, Query, description = "Rows skipped"),
+    ),
+    responses(
+        (status = 200, description = "The page", body = Numbers),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+    )
+)]
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query.as_deref());
     let (limit, offset) = query.window()?;
@@ -173,27 +267,42 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
 }
 
 /// `POST /numbers`.
+#[utoipa::path(
+    post, path = "/numbers", tag = "Admin: numbers", operation_id = "adminCreateNumber",
+    summary = "Take in a number",
+    request_body = Asked,
+    responses(
+        (status = 201, description = "The number", body = NumberBody),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 404, description = "`Tenant not found`"),
+        (status = 409, description = "The number is taken"),
+    )
+)]
 async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
-    let fields = Fields::read(&body)?;
-    let number = forms::public_number(fields.required_text("phoneNumber")?);
-    let number = number.ok_or_else(|| Fault::Bad("phoneNumber must be in E.164 form".into()))?;
-    let tenant = fields.text("tenant")?.unwrap_or("default");
-    if !forms::is_tenant(tenant) {
-        return Err(Fault::Bad("tenant must be 1 to 64 of A-Z a-z 0-9 - _".into()));
-    }
-    let asked = Changes::read(&fields, &app.rooms.config.webhooks)?;
+    let asked = Asked::read(&body, &app.rooms.config.webhooks)?;
     let new = NewNumber {
-        number,
-        tenant: tenant.to_owned(),
-        friendly_name: asked.friendly_name.unwrap_or_default(),
-        trunk: asked.trunk.flatten(),
-        on_call: asked.on_call.unwrap_or_default(),
+        number: asked.phone_number,
+        tenant: asked.tenant,
+        friendly_name: asked.friendly_name,
+        trunk: asked.trunk,
+        on_call: asked.on_call,
     };
     let number = app.rooms.db.add_number(&new, by(&caller)).await.map_err(refused)?;
     Ok(json(StatusCode::CREATED, &NumberBody::from(number)))
 }
 
 /// `GET /numbers/:number`.
+#[utoipa::path(
+    get, path = "/numbers/{number}", tag = "Admin: numbers", operation_id = "adminShowNumber",
+    summary = "One number",
+    params(
+        ("number" = String, Path, description = "The number, E.164, its plus as it is or as `%2B`"),
+    ),
+    responses(
+        (status = 200, description = "The number", body = NumberBody),
+        (status = 404, description = "`Number not found`"),
+    )
+)]
 async fn show(State(app): State<App>, number: Part) -> Answer {
     let number = named(number)?;
     let found = app.rooms.db.number(&number).await.map_err(stored)?;
@@ -201,6 +310,19 @@ async fn show(State(app): State<App>, number: Part) -> Answer {
 }
 
 /// `PATCH /numbers/:number`. A tenant keeps its number: to move one, remove it and import it again.
+#[utoipa::path(
+    patch, path = "/numbers/{number}", tag = "Admin: numbers", operation_id = "adminChangeNumber",
+    summary = "Change what happens on a call",
+    request_body = Changes,
+    params(
+        ("number" = String, Path, description = "The number, E.164, its plus as it is or as `%2B`"),
+    ),
+    responses(
+        (status = 200, description = "The number as it is now", body = NumberBody),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 404, description = "`Number not found`"),
+    )
+)]
 async fn change(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -224,12 +346,43 @@ async fn change(
     Ok(json(StatusCode::OK, &NumberBody::from(changed)))
 }
 
+/// That it is gone.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminNumberRemoved)]
+struct Removed {
+    /// Always true.
+    removed: bool,
+}
+
 /// `DELETE /numbers/:number`.
+#[utoipa::path(
+    delete, path = "/numbers/{number}", tag = "Admin: numbers", operation_id = "adminRemoveNumber",
+    summary = "Remove a number",
+    params(
+        ("number" = String, Path, description = "The number, E.164, its plus as it is or as `%2B`"),
+    ),
+    responses(
+        (status = 200, description = "It is gone", body = Removed),
+        (status = 404, description = "`Number not found`"),
+    )
+)]
 async fn remove(State(app): State<App>, Extension(caller): Extension<Caller>, number: Part) -> Answer {
     let number = named(number)?;
     app.rooms.db.remove_number(&number, by(&caller)).await.map_err(stored)?;
-    Ok(json(
-        StatusCode::OK,
-        &Value::Object(serde_json::Map::from_iter([("removed".to_owned(), true.into())])),
-    ))
+    Ok(json(StatusCode::OK, &Removed { removed: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fields::documented_as_read;
+
+    #[test]
+    fn bodies_are_documented_as_they_are_read() {
+        let webhooks = Webhooks::default();
+        documented_as_read::<Asked, _>(r#"{"phoneNumber":"+14155550100"}"#, |body| {
+            Asked::read(body, &webhooks)
+        });
+        documented_as_read::<Changes, _>("{}", |body| Changes::read(&Fields::read(body)?, &webhooks));
+    }
 }

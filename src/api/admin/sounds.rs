@@ -6,11 +6,11 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use axum::routing::{get, put};
 use serde::Serialize;
 use serde_json::json as object;
+use utoipa::ToSchema;
 
-use super::{Answer, Part, Query, Route, by, part, stored};
+use super::{Answer, Part, Query, Route, by, part, route, stored};
 use crate::api::fault::{self, Fault};
 use crate::api::{App, json};
 use crate::control::Caller;
@@ -25,29 +25,42 @@ const MISSING: &str = "Sound not found";
 
 /// The routes of sounds.
 pub fn routes() -> Vec<Route> {
-    vec![("/sounds", get(list)), ("/sounds/{*file}", put(keep).delete(remove))]
+    vec![route(__path_list, list), route(__path_keep, keep), route(__path_remove, remove)]
 }
 
 /// A sound.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminSound)]
 struct SoundBody {
+    /// Its name.
     name: String,
+    /// The file's format.
     format: &'static str,
+    /// Bytes of the file.
     bytes: u64,
+    /// How long it plays.
     duration_ms: Option<u64>,
+    /// The key's public name.
     key_id: Option<String>,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     changed_at: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminSounds)]
 struct SoundList {
+    /// The rows of the page.
     sounds: Vec<SoundBody>,
+    /// Rows of all pages.
     total: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminSoundRemoved)]
 struct Removed {
+    /// How many files are gone.
     removed: usize,
 }
 
@@ -70,6 +83,20 @@ async fn folder(app: &App, query: &Query) -> Result<Option<String>, Fault> {
 }
 
 /// `GET /sounds?key=&limit=&offset=`, by name.
+#[utoipa::path(
+    get, path = "/sounds", tag = "Admin: sounds", operation_id = "adminListSounds",
+    summary = "The sounds that can be played",
+    params(
+        ("key" = Option<String>, Query, description = "The key whose own sounds are meant; the shared ones unless said"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rows of the page; 100 unless said"),
+        ("offset" = Option<u32>, Query, description = "Rows skipped"),
+    ),
+    responses(
+        (status = 200, description = "The page", body = SoundList),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 404, description = "`Key not found`"),
+    )
+)]
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query.as_deref());
     let (limit, offset) = query.window()?;
@@ -95,6 +122,23 @@ fn shown(sound: Listed, folder: Option<&String>) -> SoundBody {
 }
 
 /// `PUT /sounds/:name.:ext?key=`: 201 for a new sound, 200 for one that was replaced, whatever its format was.
+#[utoipa::path(
+    put, path = "/sounds/{*file}", tag = "Admin: sounds", operation_id = "adminPutSound",
+    summary = "Upload a sound",
+    description = "The body is the file itself, at most 10 MiB; it is decoded before it is kept.",
+    request_body(content = crate::api::openapi::Bytes, content_type = "application/octet-stream"),
+    params(
+        ("file" = String, Path, description = "Its name, with an ending of wav, mp3, ogg, flac, ulaw or alaw"),
+        ("key" = Option<String>, Query, description = "The key whose own sounds are meant; the shared ones unless said"),
+    ),
+    responses(
+        (status = 200, description = "It takes the place of another", body = SoundBody),
+        (status = 201, description = "It is new", body = SoundBody),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 404, description = "`Key not found`"),
+        (status = 409, description = "The folder is full"),
+    )
+)]
 async fn keep(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -127,6 +171,20 @@ async fn keep(
 }
 
 /// `DELETE /sounds/:name?key=`, or `:name.:ext` for one format alone.
+#[utoipa::path(
+    delete, path = "/sounds/{*file}", tag = "Admin: sounds", operation_id = "adminRemoveSound",
+    summary = "Remove a sound",
+    description = "All formats of the name, or with an ending that one alone.",
+    params(
+        ("file" = String, Path, description = "The sound's name, which may hold slashes"),
+        ("key" = Option<String>, Query, description = "The key whose own sounds are meant; the shared ones unless said"),
+    ),
+    responses(
+        (status = 200, description = "It is gone", body = Removed),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 404, description = "`Sound not found`"),
+    )
+)]
 async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,

@@ -5,10 +5,10 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Answer, Part, Query, Route, by, part, repeatable, stored};
+use super::{Answer, Part, Query, Route, by, part, route, stored};
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::idempotency::Once;
@@ -25,21 +25,35 @@ const MISSING: &str = "Tenant not found";
 
 /// The routes of tenants.
 pub fn routes(once: &Once) -> Vec<Route> {
-    let all = get(list).merge(repeatable(once, post(create)));
-    vec![("/tenants", all), ("/tenants/{tenant}", get(show).patch(change))]
+    vec![
+        route(__path_list, list),
+        route(__path_create, create).once(once),
+        route(__path_show, show),
+        route(__path_change, change),
+    ]
 }
 
 /// A tenant.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminTenant)]
 struct TenantBody {
+    /// Its number.
     id: String,
+    /// Its name.
     name: String,
+    /// Its short name.
     subdomain: String,
+    /// `trial`, `active` or `suspended`.
     status: String,
+    /// Most agents; null: no limit.
     max_agents: Option<u32>,
+    /// Most calls at once; null: no limit.
     max_concurrent_calls: Option<u32>,
+    /// Where bills go.
     billing_email: String,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
@@ -58,20 +72,34 @@ impl From<Tenant> for TenantBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminTenants)]
 struct Tenants {
+    /// The rows of the page.
     tenants: Vec<TenantBody>,
+    /// Rows of all pages.
     total: i64,
 }
 
 /// What a body says of a tenant; `None` where it says nothing.
-#[derive(Default)]
+#[derive(Default, ToSchema)]
+#[schema(as = AdminTenantAsked, rename_all = "camelCase")]
 struct Changes {
+    /// Its name; required when it is made.
+    #[schema(min_length = 1, max_length = 100, examples("Acme"))]
     name: Option<String>,
+    /// Its short name, as in a host name; required when it is made.
+    #[schema(min_length = 1, max_length = 63, examples("acme"))]
     subdomain: Option<String>,
+    /// `trial`, `active` or `suspended`.
     status: Option<&'static str>,
+    /// Most agents; `null`: no limit.
+    #[schema(value_type = Option<u32>)]
     max_agents: Option<Option<u32>>,
+    /// Most calls at once; `null`: no limit.
+    #[schema(value_type = Option<u32>)]
     max_concurrent_calls: Option<Option<u32>>,
+    /// Where bills go.
     billing_email: Option<String>,
 }
 
@@ -118,6 +146,18 @@ impl Changes {
 }
 
 /// `GET /tenants?limit=&offset=`, oldest first.
+#[utoipa::path(
+    get, path = "/tenants", tag = "Admin: tenants", operation_id = "adminListTenants",
+    summary = "The tenants, oldest first",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Rows of the page; 100 unless said"),
+        ("offset" = Option<u32>, Query, description = "Rows skipped"),
+    ),
+    responses(
+        (status = 200, description = "The page", body = Tenants),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+    )
+)]
 async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
     let (limit, offset) = Query::read(query.as_deref()).window()?;
     let (tenants, total) = app.rooms.db.tenants(limit, offset).await.map_err(stored)?;
@@ -126,6 +166,16 @@ async fn list(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
 }
 
 /// `POST /tenants`.
+#[utoipa::path(
+    post, path = "/tenants", tag = "Admin: tenants", operation_id = "adminCreateTenant",
+    summary = "Make a tenant",
+    request_body = Changes,
+    responses(
+        (status = 201, description = "The tenant", body = TenantBody),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 409, description = "The subdomain is taken"),
+    )
+)]
 async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
     let asked = Changes::read(&body)?;
     let required = |name: &str| Fault::Bad(format!("{name} is required"));
@@ -143,6 +193,17 @@ async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, bo
 }
 
 /// `GET /tenants/:tenant`, by id or subdomain.
+#[utoipa::path(
+    get, path = "/tenants/{tenant}", tag = "Admin: tenants", operation_id = "adminShowTenant",
+    summary = "One tenant",
+    params(
+        ("tenant" = String, Path, description = "Its id or subdomain"),
+    ),
+    responses(
+        (status = 200, description = "The tenant", body = TenantBody),
+        (status = 404, description = "`Tenant not found`"),
+    )
+)]
 async fn show(State(app): State<App>, tenant: Part) -> Answer {
     let name = part(tenant, MISSING)?;
     let tenant = app.rooms.db.tenant(&name).await.map_err(stored)?.ok_or(Fault::Missing(MISSING))?;
@@ -150,6 +211,21 @@ async fn show(State(app): State<App>, tenant: Part) -> Answer {
 }
 
 /// `PATCH /tenants/:tenant`. A key cannot suspend its own tenant: nobody could undo it over HTTP.
+#[utoipa::path(
+    patch, path = "/tenants/{tenant}", tag = "Admin: tenants", operation_id = "adminChangeTenant",
+    summary = "Change a tenant",
+    description = "A suspended tenant's keys are refused; what they have placed ends normally.",
+    request_body = Changes,
+    params(
+        ("tenant" = String, Path, description = "Its id or subdomain"),
+    ),
+    responses(
+        (status = 200, description = "The tenant as it is now", body = TenantBody),
+        (status = 400, description = "A field or a parameter is wrong, and the text names it"),
+        (status = 404, description = "`Tenant not found`"),
+        (status = 409, description = "The subdomain is taken, or the key would suspend its own tenant"),
+    )
+)]
 async fn change(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -167,4 +243,15 @@ async fn change(
     }
     let tenant = db.change_tenant(&name, by(&caller), |tenant| asked.onto(tenant)).await.map_err(stored)?;
     Ok(json(StatusCode::OK, &TenantBody::from(tenant)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fields::documented_as_read;
+
+    #[test]
+    fn bodies_are_documented_as_they_are_read() {
+        documented_as_read::<Changes, _>("{}", Changes::read);
+    }
 }

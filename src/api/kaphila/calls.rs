@@ -426,7 +426,7 @@ pub async fn show(
     call: Result<Path<String>, PathRejection>,
 ) -> Answer {
     let call = call.map_err(|_| Refusal::UnknownCall)?;
-    let view = app.calls.live(&caller, &call)?;
+    let view = app.calls.live(&caller, call.as_str())?;
     let has_bridge = view.state == CallState::Answered;
     let body = Shown {
         success: true,

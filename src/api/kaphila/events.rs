@@ -8,13 +8,8 @@ use serde::Serialize;
 use super::words::{self, Amd, Recording};
 use crate::model::call::{CallView, EndReason};
 use crate::model::event::{CallEvent, RecordingSize, Stamped};
-use crate::webhook::{Format, Outcome, Rendered};
-
-/// Delays after the first, second, … failure of an event that must arrive.
-const TERMINAL_DELAYS_S: &[u64] = &[30, 5 * 60, 30 * 60, 2 * 3600];
-
-/// Delays after the first, second, … failure of an event that is worth something only while the call is up.
-const LIVE_DELAYS_S: &[u64] = &[1, 3, 10];
+use crate::model::purpose::Direction;
+use crate::webhook::{Format, Outcome, Rendered, schedule};
 
 /// Events that are delivered even after the call is over.
 const TERMINAL: &[&str] = &["call.ended", "recording.completed", "recording.failed", "recording.stopped"];
@@ -41,6 +36,12 @@ struct Body<'a> {
 enum More<'a> {
     Initiated {
         trunk: &'a str,
+    },
+    Incoming {
+        direction: &'static str,
+        from: &'a str,
+        to: String,
+        trunk: Option<&'a str>,
     },
     Answered {
         amd: Amd,
@@ -100,6 +101,11 @@ struct Ended {
 fn tell<'a>(event: &'a Stamped, view: &'a CallView) -> Option<(&'static str, More<'a>)> {
     let told = match &event.event {
         CallEvent::Dialing { trunk, attempt: 1 } => ("call.initiated", More::Initiated { trunk }),
+        CallEvent::Queued if view.order.purpose.direction == Direction::Inbound => {
+            let (direction, order) = (Direction::Inbound.as_str(), &view.order);
+            let (from, to) = (order.submitted_number.as_str(), order.to.e164());
+            ("call.incoming", More::Incoming { direction, from, to, trunk: view.trunk() })
+        }
         CallEvent::Answered if !view.order.use_amd => ("call.answered", More::Answered { amd: Amd::NONE }),
         CallEvent::Screened(_) if view.order.use_amd => {
             ("call.answered", More::Answered { amd: Amd::of(view)? })
@@ -148,7 +154,14 @@ fn tell<'a>(event: &'a Stamped, view: &'a CallView) -> Option<(&'static str, Mor
         | CallEvent::Ringing
         | CallEvent::Answered
         | CallEvent::Screened(_)
-        | CallEvent::Played { .. } => return None,
+        | CallEvent::Played { .. }
+        | CallEvent::Said { .. }
+        | CallEvent::ContextChanged { .. }
+        | CallEvent::HandedOff { .. }
+        | CallEvent::TransferStarted { .. }
+        | CallEvent::TransferFailed { .. }
+        | CallEvent::Unheard { .. }
+        | CallEvent::Transferred => return None,
     };
     Some(told)
 }
@@ -182,8 +195,8 @@ impl Format for Kaphila {
         "kaphila"
     }
 
-    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Option<Rendered> {
-        let (name, more) = tell(event, view)?;
+    fn render(&self, event: &Stamped, view: &CallView, sequence: u32) -> Vec<Rendered> {
+        let Some((name, more)) = tell(event, view) else { return Vec::new() };
         let body = Body {
             call_id: &view.order.kaphila_id,
             timestamp: event.at.iso_ms(),
@@ -195,7 +208,7 @@ impl Format for Kaphila {
         };
         let body =
             serde_json::to_vec(&body).expect("the body holds only text, numbers and flags under fixed names");
-        Some(Rendered { event: name, body })
+        vec![Rendered { event: name, body }]
     }
 
     fn terminal(&self, event: &str) -> bool {
@@ -207,13 +220,7 @@ impl Format for Kaphila {
     }
 
     fn retry_after(&self, event: &str, failures: u32, outcome: &Outcome) -> Option<Duration> {
-        let terminal = self.terminal(event);
-        if outcome.is_success() || outcome.is_gone() || !(terminal || outcome.cannot_have_been_processed()) {
-            return None;
-        }
-        let delays = if terminal { TERMINAL_DELAYS_S } else { LIVE_DELAYS_S };
-        let nth = usize::try_from(failures).ok()?.checked_sub(1)?;
-        delays.get(nth).map(|seconds| Duration::from_secs(*seconds))
+        schedule::retry_of_a_call(self.terminal(event), failures, outcome)
     }
 
     fn timeout(&self) -> Duration {

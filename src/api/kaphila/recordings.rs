@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::requests::{self, MakeLink};
 use super::words::filename;
-use crate::api::download::{self, Finished};
+use crate::api::download;
 use crate::api::fault::{self, Fault};
 use crate::api::{App, json};
 use crate::clock;
@@ -229,21 +229,6 @@ pub async fn show(State(app): State<App>, Extension(caller): Extension<Caller>, 
     Ok(json(StatusCode::OK, &shown))
 }
 
-/// The bytes of a recording: the file, here or where it was uploaded to; of one that is not whole what there is of
-/// it. `None` where there is none.
-async fn send(app: &App, row: &RecordingRow, headers: &HeaderMap) -> Result<Option<Response>, Fault> {
-    let (folder, filename) = (app.rooms.recordings.folder(), row.filename.as_str());
-    if row.state != RecordingState::Done {
-        return download::snapshot(folder, filename).await;
-    }
-    let sent = Finished { filename, sha256: row.sha256 };
-    let here = download::whole(folder, sent, headers).await?;
-    match app.rooms.recordings.remote().filter(|_| here.is_none() && row.uploaded) {
-        Some(remote) => download::uploaded(remote, sent, headers).await,
-        None => Ok(here),
-    }
-}
-
 /// `GET /recordings/:callId/download`: the file, or what there is of it while it grows.
 ///
 /// # Errors
@@ -276,7 +261,7 @@ pub async fn download(
         Found::Running { recording, .. } => {
             download::snapshot(app.rooms.recordings.folder(), &filename(&recording)).await?
         }
-        Found::Stored(row) => send(&app, &row, &headers).await?,
+        Found::Stored(row) => download::recorded(&app, &row, &headers).await?,
     };
     sent.ok_or(Fault::NoRecording)
 }
@@ -315,7 +300,7 @@ pub async fn download_file(
     let row = app.rooms.db.recording_by_filename(caller.key.id, name).await;
     let row = row.map_err(|error| fault::broken("looking up a recording", &error))?;
     let row = row.ok_or(Fault::NoFile)?;
-    send(&app, &row, &headers).await?.ok_or(Fault::NoFile)
+    download::recorded(&app, &row, &headers).await?.ok_or(Fault::NoFile)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -422,7 +407,7 @@ pub async fn follow_link(
     }
     let row = app.rooms.db.recording_of_valid_key(&recording, now).await;
     let row = row.map_err(|error| fault::broken("looking up a recording", &error))?;
-    send(&app, &row.ok_or(Fault::NoRecording)?, &headers).await?.ok_or(Fault::NoRecording)
+    download::recorded(&app, &row.ok_or(Fault::NoRecording)?, &headers).await?.ok_or(Fault::NoRecording)
 }
 
 #[derive(Serialize, ToSchema)]

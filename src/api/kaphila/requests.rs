@@ -6,13 +6,12 @@ use utoipa::ToSchema;
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::config::Webhooks;
-use crate::control::{Gather, PlaceCall};
+use crate::control::{Gather, PlaceCall, Record};
+use crate::model::call::Surface;
 use crate::model::event::PlayTo;
+use crate::model::purpose::Purpose;
 use crate::model::{CallerId, PhoneNumber};
-use crate::webhook::guard;
-
-/// Spoken where the request names no voice.
-const DEFAULT_VOICE: &str = "en-US-Neural2-A";
+use crate::speech::DEFAULT_VOICE;
 
 /// Longest number as people write it; kept and printed as submitted.
 const NUMBER_MAX_CHARS: usize = 64;
@@ -92,7 +91,11 @@ impl From<MakeCall> for PlaceCall {
             use_amd: asked.use_amd,
             voice_name: asked.voice_name,
             ring_timeout_s: asked.ring_timeout,
-            record: asked.record,
+            surface: Surface::Kaphila,
+            max_duration_s: None,
+            record: Record::AsKey(asked.record),
+            purpose: Purpose::default(),
+            script: None,
             record_channels: asked.record_channels,
         }
     }
@@ -110,20 +113,14 @@ pub fn place(body: &[u8], webhooks: &Webhooks) -> Result<MakeCall, Fault> {
     Ok(MakeCall {
         number: number.to_owned(),
         to,
-        webhook_url: webhook_url(&fields, webhooks)?,
-        caller_id: caller_id(&fields)?,
+        webhook_url: fields.webhook_url("webhookUrl", webhooks)?,
+        caller_id: fields.caller_id("callerId")?,
         use_amd: fields.flag("useAmd")?.unwrap_or(false),
         voice_name: voice_name(&fields)?,
         ring_timeout: fields.integer("ringTimeout", 5..=120)?.unwrap_or(30),
         record: fields.flag("record")?,
         record_channels: record_channels(&fields)?,
     })
-}
-
-fn webhook_url(fields: &Fields, webhooks: &Webhooks) -> Result<Option<String>, Fault> {
-    let Some(text) = fields.text("webhookUrl")? else { return Ok(None) };
-    let url = guard::check_url(text, webhooks).map_err(|_| bad("webhookUrl must be an https URL"))?;
-    Ok(Some(url.into()))
 }
 
 fn record_channels(fields: &Fields) -> Result<media::Channels, Fault> {
@@ -150,12 +147,6 @@ pub struct MakeLink {
 pub fn link(body: &[u8]) -> Result<MakeLink, Fault> {
     let fields = Fields::read_optional(body)?;
     Ok(MakeLink { expires_in: fields.integer("expiresIn", LINK_SECONDS)?.unwrap_or(LINK_DEFAULT_S) })
-}
-
-fn caller_id(fields: &Fields) -> Result<Option<CallerId>, Fault> {
-    let Some(text) = fields.text("callerId")? else { return Ok(None) };
-    let read = CallerId::parse(text);
-    read.map(Some).ok_or_else(|| bad("callerId must be 3 to 15 digits, with or without a plus, or anonymous"))
 }
 
 fn voice_name(fields: &Fields) -> Result<String, Fault> {

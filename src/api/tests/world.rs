@@ -29,6 +29,7 @@ use crate::speech::{Sounds, Speech};
 use crate::store::Db;
 use crate::store::accounts::{NewKey, TrunkChoice};
 use crate::store::trunks::NewTrunk;
+use crate::webhook;
 
 /// What the played engine makes of an order: the events that follow, or a no.
 pub(super) type Script = fn(&CallOrder) -> Result<Vec<CallEvent>, CommandError>;
@@ -111,7 +112,8 @@ impl World {
         let sounds = Sounds::new(config.paths.sounds.clone());
         let resolver = Arc::new(Resolver::new(config.sip.udp.ip(), ""));
         let kept = Recordings::open(&config, db.clone()).await.unwrap();
-        let app = App::new(Rooms {
+        let fetching = webhook::client(&config.webhooks).unwrap();
+        let rooms = Rooms {
             config: Arc::new(config),
             db: db.clone(),
             live,
@@ -122,7 +124,9 @@ impl World {
             recordings: Arc::new(kept),
             fleet: Arc::default(),
             resolver,
-        });
+            converses: false,
+        };
+        let app = App::new(rooms, fetching);
         let router = api::router(app.clone());
         Self { app, router, db, journal, orders, commands, recordings, folder }
     }
@@ -212,7 +216,14 @@ fn played_engine(
                 format!("gather {} {} {:?}", order.num_digits, order.timeout_ms, order.finish_on_key),
                 Ok(Accepted::Done),
             ),
+            Command::Open(opening) => (format!("open {:?}", opening.text), Ok(Accepted::Done)),
             Command::HangUp { drain } => (format!("hang up {drain}"), Ok(Accepted::Done)),
+            Command::SendDigits { digits } => (format!("press {digits}"), Ok(Accepted::Done)),
+            Command::PausePlayback { on } => (format!("pause playback {on}"), Ok(Accepted::Done)),
+            Command::Listen { .. } => ("listen".to_owned(), Ok(Accepted::Done)),
+            Command::StopPlayback => ("stop playback".to_owned(), Ok(Accepted::Done)),
+            Command::Attend { on } => (format!("attend {on}"), Ok(Accepted::Done)),
+            Command::Transfer(order) => (format!("transfer {}", order.to.e164()), Ok(Accepted::Done)),
             Command::StopRecording => ("stop recording".to_owned(), Err(CommandError::NoActiveRecording)),
             Command::PauseRecording { on } => {
                 (format!("pause recording {on}"), Err(CommandError::NoActiveRecording))

@@ -4,13 +4,19 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::ConfigError;
-use crate::config::{Amd, Config, Http, Limits, Recordings, Rtp, Sip, Speech, TrunkConfig, Webhooks};
+use crate::config::{
+    Agent, Amd, ClaudePhone, Config, Http, Limits, Llm, Recordings, Rtp, Sip, Speech, TrunkConfig, Webhooks,
+};
 use crate::model::CallerId;
 use crate::model::cidr::Cidr;
 use crate::model::proxy::Proxy;
 
 /// The voices that exist.
-const TTS: [&str; 3] = ["embedded", "espeak", "flite"];
+const TTS: [&str; 8] = ["embedded", "espeak", "flite", "google", "openai", "azure", "elevenlabs", "polly"];
+/// The recognisers that exist.
+const STT: [&str; 4] = ["openai", "openai-realtime", "deepgram", "vosk"];
+/// What Polly calls its engines.
+const POLLY_ENGINES: [&str; 4] = ["standard", "neural", "long-form", "generative"];
 /// The verdicts that exist.
 const INITIAL_SILENCE: [&str; 3] = ["machine", "human", "unknown"];
 /// The codecs of calls, by their SDP names (RFC 3551 §6).
@@ -30,9 +36,23 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     webhooks(&config.webhooks)?;
     let window = config.ratelimit.kaphila_window_s;
     must("ratelimit.kaphila_window_s", (1..=86_400).contains(&window), "must be 1 to 86400")?;
+    let most = 1..=1_000_000;
+    must(
+        "ratelimit.phony_per_minute",
+        most.contains(&config.ratelimit.phony_per_minute),
+        "must be 1 to 1000000",
+    )?;
+    must(
+        "ratelimit.phony_per_hour",
+        most.contains(&config.ratelimit.phony_per_hour),
+        "must be 1 to 1000000",
+    )?;
     limits(&config.limits)?;
+    agent(&config.agent)?;
     amd(&config.amd)?;
     speech(&config.speech)?;
+    llm(&config.llm)?;
+    claude_phone(&config.claude_phone)?;
     trunks(&config.trunk)
 }
 
@@ -60,6 +80,8 @@ fn sip(sip: &Sip) -> Result<(), ConfigError> {
     let version = |text: &str, wrong: fn(&IpAddr) -> bool| !text.parse().is_ok_and(|ip: IpAddr| wrong(&ip));
     address("sip.external_ipv6", &sip.external_ipv6)?;
     must("sip.external_ipv6", version(&sip.external_ipv6, IpAddr::is_ipv4), "must be an IPv6 address")?;
+    let networks = sip.local_nets.len() <= 64 && sip.local_nets.iter().all(|net| net.parse::<Cidr>().is_ok());
+    must("sip.local_nets", networks, "must be at most 64 networks like 10.0.0.0/8")?;
     for (setting, text) in [("sip.tcp", &sip.tcp), ("sip.tls", &sip.tls)] {
         let good = text.is_empty() || text.parse::<SocketAddr>().is_ok();
         must(setting, good, "must be an address with a port, or empty")?;
@@ -135,9 +157,18 @@ fn limits(limits: &Limits) -> Result<(), ConfigError> {
     must("limits.requests_per_second_per_key", requests, "must be at least 1")?;
     let queue = (1..=1000).contains(&limits.playback_queue_max);
     must("limits.playback_queue_max", queue, "must be 1 to 1000")?;
+    let frames = (1..=100_000).contains(&limits.ws_queue_frames);
+    must("limits.ws_queue_frames", frames, "must be 1 to 100000")?;
     must("limits.drain_s", limits.drain_s <= day, "must be at most 86400")?;
     must("limits.trunk_bench_s", (1..=3600).contains(&limits.trunk_bench_s), "must be 1 to 3600")?;
     must("limits.journal_lag_max", limits.journal_lag_max >= 1, "must be at least 1")
+}
+
+fn agent(agent: &Agent) -> Result<(), ConfigError> {
+    must("agent.silence_s", (1..=3600).contains(&agent.silence_s), "must be 1 to 3600")?;
+    must("agent.silence_repeats", (1..=100).contains(&agent.silence_repeats), "must be 1 to 100")?;
+    let text = agent.fallback_text.trim();
+    must("agent.fallback_text", (1..=1000).contains(&text.chars().count()), "must be 1 to 1000 characters")
 }
 
 fn amd(amd: &Amd) -> Result<(), ConfigError> {
@@ -146,9 +177,87 @@ fn amd(amd: &Amd) -> Result<(), ConfigError> {
 }
 
 fn speech(speech: &Speech) -> Result<(), ConfigError> {
-    must("speech.tts", !speech.tts.is_empty(), "must name a voice: embedded, espeak or flite")?;
+    must("speech.tts", !speech.tts.is_empty(), "must name a voice, such as embedded")?;
     let known = speech.tts.iter().all(|name| TTS.contains(&name.as_str()));
-    must("speech.tts", known, "knows only embedded, espeak and flite")
+    must("speech.tts", known, &format!("knows only {}", TTS.join(", ")))?;
+    let known = speech.stt.iter().all(|name| STT.contains(&name.as_str()));
+    must("speech.stt", known, &format!("knows only {}", STT.join(", ")))?;
+    let pair = |text: &String| {
+        text.split_once('=').is_some_and(|(name, other)| !name.trim().is_empty() && !other.trim().is_empty())
+    };
+    let pairs = speech.voices.len() <= 1000 && speech.voices.iter().all(pair);
+    must("speech.voices", pairs, "must hold at most 1000 pairs such as alloy=openai:nova")?;
+    for (setting, url) in [
+        ("speech.google.base_url", &speech.google.base_url),
+        ("speech.openai.base_url", &speech.openai.base_url),
+        ("speech.elevenlabs.base_url", &speech.elevenlabs.base_url),
+    ] {
+        must(setting, web(url), "must begin with https:// or http://")?;
+    }
+    for (setting, url) in
+        [("speech.azure.base_url", &speech.azure.base_url), ("speech.polly.base_url", &speech.polly.base_url)]
+    {
+        must(setting, url.is_empty() || web(url), "must begin with https:// or http://, or be empty")?;
+    }
+    for (setting, url) in
+        [("speech.deepgram.url", &speech.deepgram.url), ("speech.vosk.url", &speech.vosk.url)]
+    {
+        let socket =
+            url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host());
+        must(setting, socket, "must begin with wss:// or ws://")?;
+    }
+    let region = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    must("speech.azure.region", region(&speech.azure.region), "must be a name such as westeurope")?;
+    must("speech.polly.region", region(&speech.polly.region), "must be a name such as us-east-1")?;
+    let engine = POLLY_ENGINES.contains(&speech.polly.engine.as_str());
+    must("speech.polly.engine", engine, "must be standard, neural, long-form or generative")?;
+    speech_keys(speech)
+}
+
+/// A service that is named needs what it asks for.
+fn speech_keys(speech: &Speech) -> Result<(), ConfigError> {
+    let speaks = |name: &str| speech.tts.iter().any(|known| known == name);
+    let hears = |name: &str| speech.stt.iter().any(|known| known == name);
+    let public = speech.openai.base_url.starts_with("https://api.openai.com/");
+    let openai = public && (speaks("openai") || hears("openai") || hears("openai-realtime"));
+    let azure = !speech.azure.base_url.is_empty() || !speech.azure.region.is_empty();
+    must("speech.azure.region", !speaks("azure") || azure, "is needed where speech.tts names azure")?;
+    for (setting, used, key) in [
+        ("speech.google.api_key", speaks("google"), &speech.google.api_key),
+        ("speech.openai.api_key", openai, &speech.openai.api_key),
+        ("speech.azure.api_key", speaks("azure"), &speech.azure.api_key),
+        ("speech.elevenlabs.api_key", speaks("elevenlabs"), &speech.elevenlabs.api_key),
+        ("speech.polly.access_key", speaks("polly"), &speech.polly.access_key),
+        ("speech.polly.secret_key", speaks("polly"), &speech.polly.secret_key),
+        ("speech.deepgram.api_key", hears("deepgram"), &speech.deepgram.api_key),
+    ] {
+        must(setting, !used || !key.0.is_empty(), "is needed, because [speech] names its service")?;
+        // Keys travel in headers.
+        let plain = key.0.bytes().all(|b| b.is_ascii_graphic());
+        must(setting, plain, "must be printable ASCII without blanks")?;
+    }
+    Ok(())
+}
+
+fn llm(llm: &Llm) -> Result<(), ConfigError> {
+    let url = llm.base_url.as_str();
+    must("llm.base_url", url.is_empty() || web(url), "must begin with https:// or http://, or be empty")?;
+    must("llm.model", url.is_empty() || !llm.model.is_empty(), "is needed where llm.base_url is set")?;
+    let plain = llm.api_key.0.bytes().all(|b| b.is_ascii_graphic());
+    must("llm.api_key", plain, "must be printable ASCII without blanks")?;
+    let first = (100..=120_000).contains(&llm.first_token_timeout_ms);
+    must("llm.first_token_timeout_ms", first, "must be 100 to 120000")?;
+    must("llm.timeout_s", (1..=600).contains(&llm.timeout_s), "must be 1 to 600")
+}
+
+fn claude_phone(claude_phone: &ClaudePhone) -> Result<(), ConfigError> {
+    networks("claude_phone.allow_cidrs", &claude_phone.allow_cidrs)?;
+    let name = |name: &String| {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        (1..=253).contains(&name.len()) && name.bytes().all(legal)
+    };
+    let names = claude_phone.allow_hosts.iter().all(name);
+    must("claude_phone.allow_hosts", names, "must hold host names, without a port")
 }
 
 fn trunks(trunks: &[TrunkConfig]) -> Result<(), ConfigError> {

@@ -207,6 +207,17 @@ fn values_that_make_no_sense_are_named() {
         ("[amd]\ninitial_silence = \"perhaps\"\n", "`amd.initial_silence`"),
         ("[speech]\ntts = [\"embeded\"]\n", "`speech.tts`"),
         ("[speech]\ntts = []\n", "`speech.tts`"),
+        ("[speech]\nstt = [\"whisper\"]\n", "`speech.stt`"),
+        ("[speech]\nvoices = [\"alloy\"]\n", "`speech.voices`"),
+        ("[speech]\ntts = [\"openai\"]\n", "`speech.openai.api_key`"),
+        ("[speech]\nstt = [\"deepgram\"]\n", "`speech.deepgram.api_key`"),
+        ("[speech]\ntts = [\"azure\"]\n", "`speech.azure.region`"),
+        ("[speech]\ntts = [\"polly\"]\n[speech.polly]\naccess_key = \"a\"\n", "`speech.polly.secret_key`"),
+        ("[speech.openai]\nbase_url = \"localhost\"\n", "`speech.openai.base_url`"),
+        ("[speech.openai]\napi_key = \"a b\"\n", "`speech.openai.api_key`"),
+        ("[speech.vosk]\nurl = \"http://h\"\n", "`speech.vosk.url`"),
+        ("[llm]\nbase_url = \"http://h/v1\"\n", "`llm.model`"),
+        ("[llm]\ntimeout_s = 0\n", "`llm.timeout_s`"),
         ("[database]\nurl = \"mysql://x\"\n", "`database.url`"),
         ("[limits]\nmax_calls = 0\n", "`limits.max_calls`"),
         ("[sip]\nexternal_address = \"home\"\n", "`sip.external_address`"),
@@ -250,6 +261,21 @@ fn references_are_filled_in() {
         let error = refusal("m3", &format!("[database]\nurl = \"{text}\"\n"));
         assert!(error.starts_with("`database.url` has a `${"), "{error}");
     }
+}
+
+#[test]
+fn the_keys_of_services_are_never_shown() {
+    let text = "[speech]\ntts = [\"openai\", \"polly\"]\n[speech.openai]\napi_key = \"hush1\"\n\
+                [speech.polly]\naccess_key = \"hush2\"\nsecret_key = \"hush3\"\n[llm]\napi_key = \"hush4\"\n";
+    let config = from_text("keys", text).unwrap();
+    assert_eq!(config.speech.openai.api_key.0, "hush1");
+    assert!(!format!("{config:?}").contains("hush"));
+    // A server of one's own needs no key.
+    let own = "[speech]\ntts = [\"openai\"]\n[speech.openai]\nbase_url = \"http://127.0.0.1:8880/v1\"\n";
+    assert!(from_text("own", own).is_ok());
+    let given = env(&[("TRUNKLINE_SPEECH__OPENAI__API_KEY", "k"), ("TRUNKLINE_SPEECH__STT", "openai,vosk")]);
+    let config = load(None, given).unwrap();
+    assert_eq!((config.speech.openai.api_key.0.as_str(), config.speech.stt.len()), ("k", 2));
 }
 
 #[test]

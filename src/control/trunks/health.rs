@@ -289,7 +289,14 @@ impl Health {
             | CallEvent::GatherProgress { .. }
             | CallEvent::GatherComplete { .. }
             | CallEvent::GatherTimeout { .. }
-            | CallEvent::Played { .. } => {}
+            | CallEvent::Played { .. }
+            | CallEvent::Said { .. }
+            | CallEvent::ContextChanged { .. }
+            | CallEvent::HandedOff { .. }
+            | CallEvent::TransferStarted { .. }
+            | CallEvent::TransferFailed { .. }
+            | CallEvent::Unheard { .. }
+            | CallEvent::Transferred => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use media::sdp::{self, Direction};
 use sip::{Termination, TerminationCause};
 
-use super::{Call, Ctx, Dial, Phase, Step};
+use super::{Call, Ctx, Dial, PLACEMENT_CEILING, Phase, Step};
 use crate::engine::outcome::{self, Outcome, cause};
 use crate::model::call::EndReason;
 use crate::model::event::{CallEvent, Fault};
@@ -21,7 +21,31 @@ impl Call {
         if self.phase == Phase::Opening {
             self.phase = Phase::Dialing;
             if !self.dial(ctx, 0) {
-                self.finish(ctx, EndReason::TrunkFailure, cause::FAILURE, None);
+                self.walk_over(ctx, cause::FAILURE, None);
+            }
+        }
+    }
+
+    /// No trunk is left: the call is over, unless the order wants all of them tried again after a while. One that
+    /// forbids the call (403) would forbid it again.
+    pub(super) fn walk_over(&mut self, ctx: &mut Ctx<'_>, q850: u16, code: Option<u16>) {
+        let again = self.order.redials_ms.get(self.redials).filter(|_| code != Some(403));
+        let Some(wait_ms) = again.copied() else {
+            return self.finish(ctx, EndReason::TrunkFailure, q850, code);
+        };
+        self.leave_trunk(ctx);
+        self.redials += 1;
+        self.placed = false;
+        (self.timers.placement, self.timers.proceeding, self.timers.ring) = (None, None, None);
+        self.timers.redial = Some(ctx.now.mono + Duration::from_millis(wait_ms.into()));
+    }
+
+    /// Tries all trunks once more, with the time of a first walk.
+    pub(super) fn redial(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Dialing {
+            self.timers.placement = Some(ctx.now.mono + PLACEMENT_CEILING);
+            if !self.dial(ctx, 0) {
+                self.walk_over(ctx, cause::FAILURE, None);
             }
         }
     }
@@ -111,7 +135,7 @@ impl Call {
             Outcome::NextTrunk(cause) => {
                 let next = self.dial.trunk + 1;
                 if !self.dial(ctx, next) {
-                    self.finish(ctx, EndReason::TrunkFailure, told(cause), status(code));
+                    self.walk_over(ctx, told(cause), status(code));
                 }
             }
         }

@@ -29,6 +29,10 @@ impl Call {
 
     /// Something that must not happen did (a panic in this call, a full or broken media worker).
     pub(in crate::engine) fn fail(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Opening && self.called.is_some() {
+            // To the caller that is no refusal of anybody's.
+            ctx.steps.push_back(Step::RefuseOffer(503));
+        }
         self.end(ctx, EndReason::TrunkFailure, cause::FAILURE);
     }
 
@@ -62,6 +66,7 @@ impl Call {
         }
         self.phase = Phase::Over;
         self.leave_trunk(ctx);
+        self.second_over(ctx, q850);
         self.timers = super::Timers::default();
         self.tell_what_was_open(ctx);
         ctx.event(CallEvent::Ended { reason, q850, sip_code });

@@ -3,23 +3,64 @@
 
 use std::time::Duration;
 
+use media::sdp::{Direction, Remote};
 use media::{Heard, PlaybackId, RecordWhat, RecordingId};
 
-use super::{CALLEE, Call, Ctx, PRESSES_KEPT, Phase, Playback, PlaybackKind, QUEUED_MAX_MS, Recording};
+use super::second::TARGET;
+use super::{CALLEE, Call, Ctx, PRESSES_KEPT, Phase, Playback, PlaybackKind, QUEUED_MAX_MS, Recording, Step};
 use crate::engine::gather::{Gather, Step as GatherStep};
+use crate::engine::opening::{Due, Opening};
 use crate::engine::outcome::cause;
-use crate::model::call::{Accepted, Amd, AmdStatus, Command, CommandError, EndReason, GatherOrder};
+use crate::model::call::{
+    self, Accepted, Amd, AmdStatus, Command, CommandError, EndReason, GatherOrder, Overheard,
+};
 use crate::model::event::{CallEvent, Checksum, DigitSource, GatherEnd, PlayTo, RecordingSize};
 use crate::model::trunk::Dtmf;
 
 /// The same key heard by a second way within this time is the same press (FIELD need 7).
 const SAME_PRESS: Duration = Duration::from_millis(300);
+/// The detector counts frames; should none be counted, the verdict is due all the same.
+const AMD_BACKSTOP: Duration = Duration::from_millis(400);
 /// How long `drain` waits for queued playback.
 const DRAIN_CEILING: Duration = Duration::from_secs(60);
+/// How long a key that we press sounds, and the pause after it, milliseconds (CONTRACT 1.2 `override/dtmf`).
+const PRESS_MS: u16 = 100;
 /// The one recording of a call.
 const RECORDING: RecordingId = RecordingId(0);
 
 impl Call {
+    /// Media may flow for the first time.
+    pub(super) fn connect(&mut self, ctx: &mut Ctx<'_>, remote: Remote) {
+        let sends = matches!(remote.direction, Direction::SendRecv | Direction::SendOnly);
+        self.expect_sound(ctx, remote.address, sends);
+        self.connect_again(ctx, remote);
+    }
+
+    /// What begins with the answer.
+    pub(super) fn begin_talking(&mut self, ctx: &mut Ctx<'_>) {
+        let max = Duration::from_millis(self.order.max_duration_ms.into());
+        self.timers.max_duration = Some(ctx.now.mono + max);
+        self.start_recording(ctx);
+        self.start_screening(ctx);
+        if self.attended {
+            self.listen_for_talk(ctx);
+            self.attended(ctx, Overheard::Answered);
+        }
+        if let Some(opening) = self.waiting_opening.take() {
+            self.open_with(ctx, opening);
+        }
+    }
+
+    fn start_screening(&mut self, ctx: &mut Ctx<'_>) {
+        if self.order.use_amd {
+            self.amd_pending = true;
+            let config = ctx.settings.amd;
+            let total = Duration::from_millis(config.total_ms.into());
+            self.timers.amd = Some(ctx.now.mono + total + AMD_BACKSTOP);
+            ctx.media(media::Command::ListenAmd { bridge: self.bridge, leg: CALLEE, config });
+        }
+    }
+
     /// The application's commands.
     pub(in crate::engine) fn command(
         &mut self,
@@ -32,12 +73,49 @@ impl Call {
                 self.hang_up(ctx);
                 Ok(Accepted::Done)
             }
+            (Phase::Opening | Phase::Dialing, Command::Open(opening)) => {
+                self.waiting_opening = Some(opening);
+                Ok(Accepted::Done)
+            }
+            (Phase::Answered, Command::Open(opening)) => {
+                self.has_room(ctx, &opening.clip)?;
+                self.open_with(ctx, opening);
+                Ok(Accepted::Done)
+            }
             (Phase::Opening | Phase::Dialing, Command::StopRecording | Command::PauseRecording { .. }) => {
                 Err(CommandError::NoActiveRecording)
             }
-            (Phase::Opening | Phase::Dialing, Command::Play { .. } | Command::Gather(_)) => {
-                Err(CommandError::NotAnswered)
+            (
+                Phase::Opening | Phase::Dialing,
+                Command::Play { .. }
+                | Command::Gather(_)
+                | Command::SendDigits { .. }
+                | Command::StopPlayback
+                | Command::PausePlayback { .. }
+                | Command::Listen { .. }
+                | Command::Transfer(_),
+            ) => Err(CommandError::NotAnswered),
+            (_, Command::Attend { on }) => {
+                self.attend(ctx, on);
+                Ok(Accepted::Done)
             }
+            (Phase::Answered, Command::SendDigits { digits }) => {
+                self.send_digits(ctx, digits);
+                Ok(Accepted::Done)
+            }
+            (Phase::Answered, Command::PausePlayback { on }) => {
+                ctx.media(media::Command::PausePlayback { bridge: self.bridge, on });
+                Ok(Accepted::Done)
+            }
+            (Phase::Answered, Command::Listen { tap }) => {
+                ctx.media(media::Command::Listen { bridge: self.bridge, leg: CALLEE, tap: Some(tap) });
+                Ok(Accepted::Done)
+            }
+            (Phase::Answered, Command::StopPlayback) => {
+                ctx.media(media::Command::StopPlayback { bridge: self.bridge, playback: None });
+                Ok(Accepted::Done)
+            }
+            (Phase::Answered, Command::Transfer(order)) => self.transfer(ctx, *order),
             (Phase::Answered, Command::HangUp { drain }) => {
                 self.hang_up_after(ctx, drain);
                 Ok(Accepted::Done)
@@ -50,6 +128,67 @@ impl Call {
                 self.play(ctx, clip, to, PlaybackKind::Told { playback, text, file, to });
                 Ok(Accepted::Done)
             }
+        }
+    }
+
+    /// Somebody speaks in the call's place, or does no longer.
+    fn attend(&mut self, ctx: &mut Ctx<'_>, on: bool) {
+        self.attended = on;
+        if on {
+            (self.waiting_opening, self.opening) = (None, None);
+            if self.phase == Phase::Answered {
+                self.listen_for_talk(ctx);
+            }
+        }
+    }
+
+    /// Tells whoever attends the call.
+    pub(super) fn attended(&self, ctx: &mut Ctx<'_>, what: Overheard) {
+        if self.attended {
+            ctx.steps.push_back(Step::Overheard(what));
+        }
+    }
+
+    pub(super) fn listen_for_talk(&self, ctx: &mut Ctx<'_>) {
+        ctx.media(media::Command::ListenTalk { bridge: self.bridge, leg: CALLEE, on: true });
+    }
+
+    fn send_digits(&self, ctx: &mut Ctx<'_>, digits: String) {
+        let mode = match self.dtmf() {
+            Dtmf::Inband => media::DigitMode::Inband,
+            Dtmf::Auto | Dtmf::Rfc4733 | Dtmf::Info => media::DigitMode::Rfc4733,
+        };
+        let (bridge, leg, on_ms, gap_ms) = (self.bridge, CALLEE, PRESS_MS, PRESS_MS);
+        ctx.media(media::Command::SendDigits { bridge, leg, digits, mode, on_ms, gap_ms });
+    }
+
+    /// Begins what the call does by itself, unless somebody speaks in its place.
+    pub(super) fn open_with(&mut self, ctx: &mut Ctx<'_>, opening: call::Opening) {
+        if self.attended || self.second.is_some() {
+            return;
+        }
+        let call::Opening { playback, clip, text, file, then } = opening;
+        let machine = Opening::new(then);
+        if machine.listens() {
+            self.listen_for_talk(ctx);
+        }
+        self.opening = Some(machine);
+        self.play(ctx, clip, PlayTo::Bridge, PlaybackKind::Told { playback, text, file, to: PlayTo::Bridge });
+    }
+
+    pub(super) fn opening_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        let due = self.opening.as_mut().and_then(|opening| opening.timeout(ctx.now.mono));
+        match due {
+            // What it was there for is done.
+            Some(Due::HangUp) => self.end(ctx, EndReason::NormalHangup, cause::NORMAL),
+            Some(Due::Silence) | None => {}
+        }
+    }
+
+    fn talk(&mut self, ctx: &mut Ctx<'_>, change: media::TalkChange) {
+        self.attended(ctx, Overheard::Talk { on: matches!(change, media::TalkChange::Started) });
+        if let Some(opening) = &mut self.opening {
+            opening.talk(ctx.now.mono, matches!(change, media::TalkChange::Started));
         }
     }
 
@@ -79,6 +218,9 @@ impl Call {
         let id = PlaybackId(self.next_playback);
         self.next_playback += 1;
         self.playbacks.push_back(Playback { id, length_ms: clip.duration_ms(), kind });
+        if let Some(opening) = &mut self.opening {
+            opening.playing();
+        }
         let to = match to {
             PlayTo::Bridge => media::PlayTo::Bridge,
             PlayTo::Channel => media::PlayTo::Leg(CALLEE),
@@ -114,8 +256,18 @@ impl Call {
     /// What the media worker reports.
     pub(in crate::engine) fn heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) {
         match heard {
+            Heard::Opened { leg: TARGET } => self.second_opened(ctx),
+            Heard::Opened { .. } if self.phase == Phase::Opening && self.called.is_some() => {
+                self.pick_up(ctx);
+            }
             Heard::Opened { .. } => self.begin_dialling(ctx),
+            Heard::Failed { leg: TARGET, error } => {
+                tracing::warn!(call = %self.order.id, %error, "the media of a transfer failed");
+                self.second_failed(ctx, 0, "no RTP port");
+            }
             Heard::Failed { error, .. } => self.media_failed(ctx, &error),
+            // Keys and speech of the second party are nobody's business.
+            Heard::Digit { leg: TARGET, .. } | Heard::Talk { leg: TARGET, .. } => {}
             Heard::Digit { digit, source, .. } => {
                 let source = match source {
                     media::DigitSource::Rfc4733 => DigitSource::Rfc4733,
@@ -133,7 +285,10 @@ impl Call {
                 let cause = verdict.cause.as_str().to_owned();
                 self.screened(ctx, Amd { status, cause, confidence: verdict.confidence });
             }
-            Heard::PlaybackEnded { playback, completed, .. } => self.played(ctx, playback, completed),
+            Heard::PlaybackEnded { playback, completed, played_ms } => {
+                self.played(ctx, playback, completed, played_ms);
+            }
+            Heard::PlaybackStarted { playback } => self.began(ctx, playback),
             Heard::MediaTimeout { .. } => {
                 if self.phase == Phase::Answered {
                     self.end(ctx, EndReason::MediaTimeout, cause::FAILURE);
@@ -147,10 +302,9 @@ impl Call {
                 self.recording_settled(ctx, RecordingSize { bytes, duration_ms }, Err(fault));
             }
             Heard::Closed { .. } => self.media_closed = true,
-            Heard::FirstPacket { .. }
-            | Heard::Talk { .. }
-            | Heard::PlaybackStarted { .. }
-            | Heard::DigitsSent { .. } => {}
+            Heard::Talk { change, .. } => self.talk(ctx, change),
+            Heard::FirstPacket { leg } if leg == CALLEE => self.sound_came(),
+            Heard::FirstPacket { .. } | Heard::DigitsSent { .. } => {}
         }
     }
 
@@ -167,11 +321,20 @@ impl Call {
         self.screened(ctx, Amd { status: AmdStatus::Unknown, cause, confidence: 0.0 });
     }
 
-    fn played(&mut self, ctx: &mut Ctx<'_>, ended: PlaybackId, completed: bool) {
+    fn began(&self, ctx: &mut Ctx<'_>, began: PlaybackId) {
+        let playback = self.playbacks.iter().find(|playback| playback.id == began);
+        if let Some(PlaybackKind::Told { playback, .. }) = playback.map(|playback| &playback.kind) {
+            self.attended(ctx, Overheard::Began { playback: playback.clone() });
+        }
+    }
+
+    fn played(&mut self, ctx: &mut Ctx<'_>, ended: PlaybackId, completed: bool, played_ms: u32) {
         let Some(at) = self.playbacks.iter().position(|p| p.id == ended) else { return };
         let Some(playback) = self.playbacks.remove(at) else { return };
         match playback.kind {
             PlaybackKind::Told { playback, text, file, to } => {
+                let told = playback.clone();
+                self.attended(ctx, Overheard::Played { playback: told, completed, played_ms });
                 ctx.event(CallEvent::Played { playback, text, file, to, completed });
             }
             PlaybackKind::Prompt => {
@@ -181,6 +344,11 @@ impl Call {
                     gather.prompt_ended(ctx.now.mono);
                 }
             }
+        }
+        if self.playbacks.is_empty()
+            && let Some(opening) = &mut self.opening
+        {
+            opening.quiet(ctx.now.mono);
         }
         if self.timers.drain.is_some() && self.playbacks.is_empty() {
             self.hang_up(ctx);
@@ -229,6 +397,10 @@ impl Call {
         }
         self.presses.push_back((digit, now, source));
         ctx.event(CallEvent::Digit { digit, source });
+        self.attended(ctx, Overheard::Digit(digit));
+        if let Some(opening) = &mut self.opening {
+            opening.alive(now);
+        }
         let Some((gather, prompt)) = &mut self.gather else { return };
         let prompt = *prompt;
         let step = gather.press(now, digit);

@@ -1,5 +1,9 @@
 //! One call by hand: what is said to it, and exactly what it answers. No socket, no sound, no waiting.
 
+mod hops;
+mod redial;
+mod second;
+
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,6 +15,7 @@ use sip::{SessionEvent, Side, Termination, TerminationCause};
 use super::*;
 use crate::model::call::{Accepted, AmdStatus, Command, CommandError, GatherOrder, Surface};
 use crate::model::event::GatherEnd;
+use crate::model::purpose::Purpose;
 use crate::model::trunk::TrunkProfile;
 use crate::model::{CallId, PhoneNumber, Secret, Timestamp};
 
@@ -29,7 +34,7 @@ fn trunk(name: &str) -> TrunkPlan {
         endpoint: format!("{name}-endpoint"),
         host: "10.0.0.1".into(),
         port: None,
-        hops: vec![crate::model::call::Hop::udp((Ipv4Addr::new(10, 0, 0, 1), 5060).into())],
+        hops: vec![call::Hop::udp((Ipv4Addr::new(10, 0, 0, 1), 5060).into())],
         username: String::new(),
         password: Secret::default(),
         dial_prefix: "00".into(),
@@ -45,12 +50,14 @@ fn order(use_amd: bool) -> CallOrder {
         id: CallId(1),
         kaphila_id: "1800000000.1".into(),
         surface: Surface::Kaphila,
+        purpose: Purpose::default(),
         key: 1,
         tenant: "default".into(),
         submitted_number: "14155550100".into(),
         to: PhoneNumber::parse_lenient("14155550100").unwrap(),
         from: None,
         trunks: vec![trunk("a"), trunk("b")],
+        redials_ms: Vec::new(),
         ring_timeout_ms: 30_000,
         max_duration_ms: 600_000,
         use_amd,
@@ -70,6 +77,7 @@ impl Line {
             sip_address_other: None,
             media_address: Ipv4Addr::new(10, 0, 0, 9).into(),
             media_address_other: None,
+            local_nets: Vec::new(),
             rtp_bind: Ipv4Addr::new(10, 0, 0, 9).into(),
             rtp_ports: (10_000, 10_100),
             leg: media::LegSettings::default(),
@@ -137,23 +145,14 @@ impl Line {
         let sdp = Some(Bytes::from_static(ANSWER));
         line.signal(SessionEvent::Answered { sdp });
         line.hear(Heard::RecordingStarted { recording: RecordingId(0) });
+        line.hear(Heard::FirstPacket { leg: CALLEE });
         line
     }
 }
 
 fn events(steps: Vec<Step>) -> Vec<CallEvent> {
-    steps
-        .into_iter()
-        .filter_map(|step| match step {
-            Step::Event(event) => Some(event),
-            Step::Invite(..)
-            | Step::HangUp(_)
-            | Step::AnswerOffer(_)
-            | Step::RefuseOffer(_)
-            | Step::NextPort
-            | Step::Media(_) => None,
-        })
-        .collect()
+    let event = |step| if let Step::Event(event) = step { Some(event) } else { None };
+    steps.into_iter().filter_map(event).collect()
 }
 
 fn names(events: &[CallEvent]) -> Vec<&'static str> {
@@ -431,7 +430,7 @@ fn the_description_has_a_new_version_only_when_it_says_something_new() {
 
 /// What an offer inside the call leads to: the direction of our answer, where media goes from then on, and whether the
 /// watchdog rests.
-fn reoffered(line: &mut Line, offer: &str) -> (String, std::net::SocketAddr, bool) {
+fn reoffered(line: &mut Line, offer: &str) -> (String, SocketAddr, bool) {
     let event = SessionEvent::Offer { sdp: Some(Bytes::from(offer.to_owned())) };
     let ((), steps) = line.steps(|call, ctx| call.signalled(ctx, event));
     let (mut direction, mut to, mut held) = (String::new(), None, None);

@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection, Sqlite};
 
 use super::{Applied, BackupError, MIGRATIONS_TABLE, PAGE, TELLING, composed, quoted, tables_of, texts_of};
 use crate::store::migrate::{self, MIGRATIONS, digest};
+use crate::store::nodes::NODE_LOCKS;
 use crate::store::{Db, StoreError, private};
 
 /// Longest row, bytes.
@@ -47,9 +48,7 @@ impl Loader {
             let (connection, claim) = open_sqlite(url).await?;
             (Open::Sqlite(connection), Some(claim))
         } else {
-            let mut connection = PgConnection::connect(url).await?;
-            sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
-            (Open::Postgres(connection), None)
+            (Open::Postgres(open_postgres(url).await?), None)
         };
         let all = tables_of(&MIGRATIONS.iter().map(|(version, _, _)| *version).collect());
         if !force {
@@ -134,6 +133,22 @@ async fn open_sqlite(url: &str) -> Result<(SqliteConnection, File), BackupError>
     Ok((connection, claim))
 }
 
+/// A transaction on a database that no node serves from. A server that starts meanwhile waits for its end: it begins
+/// with the lock of the migrations, which is taken here.
+async fn open_postgres(url: &str) -> Result<PgConnection, BackupError> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(migrate::MIGRATING);
+    lock.execute(&mut connection).await?;
+    // A lock named by two numbers has the subject 2, the first number as its class.
+    let text = "SELECT COUNT(*), current_database()::text FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                AND classid::bigint = $1 AND objsubid = 2 \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let (nodes, name): (i64, String) =
+        sqlx::query_as(text).bind(NODE_LOCKS).fetch_one(&mut connection).await?;
+    if nodes > 0 { Err(StoreError::InUse(name).into()) } else { Ok(connection) }
+}
+
 /// A row and the bytes of its line.
 type Line = (Map<String, Value>, usize);
 
@@ -194,7 +209,9 @@ impl Open {
             if !self.exists(table).await? {
                 continue;
             }
-            let text = composed(format!("SELECT COUNT(*) FROM {}", quoted(table)));
+            // The key that every server makes for itself is nobody's.
+            let own = if table == "api_keys" { " WHERE key_id <> 'local'" } else { "" };
+            let text = composed(format!("SELECT COUNT(*) FROM {}{own}", quoted(table)));
             let (rows,): (i64,) = match self {
                 Self::Sqlite(on) => sqlx::query_as(text).fetch_one(on).await?,
                 Self::Postgres(on) => sqlx::query_as(text).fetch_one(on).await?,

@@ -1,12 +1,15 @@
 //! The settings of a key as a body names them: read once, then laid over a key to be made or a key that is. `null`
 //! stands for a setting's default. Pure.
 
+use utoipa::ToSchema;
+
+use super::Trunks;
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::model::account::{ApiKey, RecordingMode};
 use crate::model::cidr::Cidr;
 use crate::model::{CallerId, Timestamp, forms};
-use crate::store::accounts::{NewKey, PLANS, SCOPES, SURFACES, TrunkChoice};
+use crate::store::accounts::{KEEP_DAYS_MAX, NewKey, PLANS, SCOPES, SURFACES, TrunkChoice};
 
 /// Most entries of a list.
 const LIST_MAX: usize = 100;
@@ -15,25 +18,59 @@ const LIST_MAX: usize = 100;
 const LIMIT_MAX: u32 = 1_000_000_000;
 
 /// What a body says; `None` where it says nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, ToSchema)]
+#[schema(as = AdminKeyAsked, rename_all = "camelCase")]
 pub(super) struct Changes {
+    /// Whom it belongs to; cannot be changed later. `default` unless said.
     pub(super) tenant: Option<String>,
+    /// `"all"`, or names in the order in which they are tried.
+    #[schema(value_type = Option<Trunks>)]
     pub(super) trunks: Option<TrunkChoice>,
+    /// What its owner calls it.
+    #[schema(min_length = 1, max_length = 100, examples("shop"))]
     name: Option<String>,
+    /// Balance; `null` or `"unlimited"`: unlimited.
+    #[schema(value_type = Option<i64>, minimum = 0)]
     credits: Option<Option<i64>>,
+    /// Requests in each window; `null`: 100.
+    #[schema(value_type = Option<u32>, minimum = 1)]
     rate_limit: Option<Option<u32>>,
+    /// `starter`, `professional`, `business` or `enterprise`.
     plan: Option<String>,
+    /// Calls at once.
+    #[schema(minimum = 1)]
     max_concurrent: Option<u32>,
+    /// `always`, `off` or `on_request`.
+    #[schema(value_type = Option<String>, pattern = "^(always|off|on_request)$")]
     recording: Option<RecordingMode>,
+    /// Days that its recordings are kept, 0: for ever; `null`: as configured.
+    #[schema(value_type = Option<u32>, maximum = 36500)]
+    keep_days: Option<Option<u32>>,
+    /// Caller ids it may show; empty: any.
+    #[schema(value_type = Option<Vec<String>>)]
     caller_ids: Option<Vec<CallerId>>,
+    /// Networks it may be shown from; empty: any.
     ip_allow: Option<Vec<String>>,
+    /// What it may do; empty: everything but `admin`.
     scopes: Option<Vec<String>>,
+    /// Surfaces it may use; empty: all.
     surfaces: Option<Vec<String>>,
+    /// Country calling codes it may dial; empty: all.
     countries: Option<Vec<String>>,
+    /// May dial premium-rate numbers.
+    #[schema(rename = "allowPremium")]
     premium: Option<bool>,
+    /// May dial emergency numbers.
+    #[schema(rename = "allowEmergency")]
     emergency: Option<bool>,
+    /// Most credits on one UTC day; `null`: no cap.
+    #[schema(value_type = Option<u32>)]
     daily_credits: Option<Option<u32>>,
+    /// Most calls in one minute; `null`: no cap.
+    #[schema(value_type = Option<u32>)]
     calls_per_minute: Option<Option<u32>>,
+    /// When it stops working, an ISO 8601 moment or day ahead; `null`: never.
+    #[schema(value_type = Option<String>)]
     expires_at: Option<Option<Timestamp>>,
 }
 
@@ -66,6 +103,9 @@ impl Changes {
                 fields.integer(name, 1..=LIMIT_MAX)
             })?,
             recording: or_default(fields, "recording", defaults.recording, recording)?,
+            keep_days: or_default(fields, "keepDays", None, |fields, name| {
+                Ok(Some(fields.integer(name, 0..=KEEP_DAYS_MAX)?))
+            })?,
             caller_ids: caller_ids.map(|ids| ids.iter().filter_map(|id| CallerId::parse(id)).collect()),
             ip_allow: list("ipAllow", &network, "networks such as 10.0.0.0/8")?,
             // No scopes at all would be a key for nothing: `null` and `[]` mean the default.
@@ -85,7 +125,7 @@ impl Changes {
         let name = self.name.clone().ok_or_else(|| Fault::Bad("name is required".into()))?;
         let mut new = NewKey::named(&name);
         let changes = self;
-        lay!(changes over tenant, trunks, credits, rate_limit, plan, max_concurrent, recording in new);
+        lay!(changes over tenant, trunks, credits, rate_limit, plan, max_concurrent, recording, keep_days in new);
         lay!(changes over caller_ids, ip_allow, scopes, surfaces, expires_at in new);
         lay!(changes over countries, premium, emergency, daily_credits, calls_per_minute in new.policy);
         Ok(new)
@@ -94,7 +134,7 @@ impl Changes {
     /// Over a key that is; its tenant and its trunks are not among its fields.
     pub(super) fn onto(self, key: &mut ApiKey) {
         let changes = self;
-        lay!(changes over name, credits, rate_limit, plan, max_concurrent, recording in key);
+        lay!(changes over name, credits, rate_limit, plan, max_concurrent, recording, keep_days in key);
         lay!(changes over caller_ids, ip_allow, scopes, surfaces, expires_at in key);
         lay!(changes over countries, premium, emergency, daily_credits, calls_per_minute in key.policy);
     }
@@ -191,6 +231,7 @@ pub(super) fn trunks(fields: &Fields) -> Result<Option<TrunkChoice>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::fields::documented_as_read;
 
     const NOW: Timestamp = Timestamp(1_771_322_520_000);
 
@@ -206,7 +247,7 @@ mod tests {
     fn a_name_is_enough() {
         assert_eq!(made(r#"{"name":"shop"}"#), NewKey::named("shop"));
         let all_null = r#"{"name":"shop","tenant":null,"trunks":null,"credits":null,"rateLimit":null,"plan":null,
-            "maxConcurrent":null,"recording":null,"callerIds":null,"ipAllow":null,"scopes":null,"surfaces":null,
+            "maxConcurrent":null,"recording":null,"keepDays":null,"callerIds":null,"ipAllow":null,"scopes":null,"surfaces":null,
             "countries":null,"allowPremium":null,"allowEmergency":null,"dailyCredits":null,"callsPerMinute":null,
             "expiresAt":null}"#;
         assert_eq!(made(all_null), NewKey::named("shop"));
@@ -217,14 +258,15 @@ mod tests {
     fn every_setting_is_read() {
         let key = made(
             r#"{"name":"shop","tenant":"TA","trunks":["a","b"],"credits":10,"rateLimit":7,"plan":"starter",
-            "maxConcurrent":3,"recording":"off","callerIds":["+14155550100","anonymous"],"ipAllow":["10.0.0.0/8"],
+            "maxConcurrent":3,"recording":"off","keepDays":14,"callerIds":["+14155550100","anonymous"],"ipAllow":["10.0.0.0/8"],
             "scopes":["calls"],"surfaces":["kaphila"],"countries":["49","1","49"],"allowPremium":true,
             "allowEmergency":true,"dailyCredits":5,"callsPerMinute":6,"expiresAt":"2026-03-01"}"#,
         );
         assert_eq!((key.tenant.as_str(), key.credits, key.rate_limit), ("TA", Some(10), Some(7)));
         assert_eq!(key.trunks, TrunkChoice::Names(vec!["a".into(), "b".into()]));
         assert_eq!((key.plan.as_str(), key.max_concurrent), ("starter", 3));
-        assert_eq!((key.recording, key.caller_ids.len()), (RecordingMode::Off, 2));
+        assert_eq!((key.recording, key.keep_days), (RecordingMode::Off, Some(14)));
+        assert_eq!(key.caller_ids.len(), 2);
         assert_eq!(
             (key.ip_allow.as_slice(), key.scopes.as_slice()),
             (&["10.0.0.0/8".to_owned()][..], &["calls".to_owned()][..])
@@ -251,6 +293,8 @@ mod tests {
             ("plan", r#""gold""#),
             ("maxConcurrent", "0"),
             ("recording", r#""maybe""#),
+            ("keepDays", "-1"),
+            ("keepDays", "36501"),
             ("callerIds", r#"["abc"]"#),
             ("callerIds", r#""+14155550100""#),
             ("ipAllow", r#"["10.0.0.0/99"]"#),
@@ -268,5 +312,10 @@ mod tests {
                 other => panic!("{name} {value}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn bodies_are_documented_as_they_are_read() {
+        documented_as_read::<Changes, _>("{}", |body| Changes::read(&Fields::read(body)?, NOW));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::call::{Amd as Verdict, AmdStatus, CallOrder, EndReason, Surface};
 use crate::model::event::{Checksum, DigitSource, Fault, GatherEnd, PlayTo, RecordingSize};
+use crate::model::purpose::Purpose;
 use crate::model::{CallId, PhoneNumber, Timestamp};
 
 const T0: Timestamp = Timestamp(1_771_322_520_000);
@@ -15,12 +16,14 @@ fn order(use_amd: bool) -> CallOrder {
         id: CallId(1),
         kaphila_id: "1720012345.88".into(),
         surface: Surface::Kaphila,
+        purpose: Purpose::default(),
         key: 1,
         tenant: "default".into(),
         submitted_number: "+1 415 555 0100".into(),
         to: PhoneNumber::parse_lenient("14155550100").unwrap(),
         from: None,
         trunks: Vec::new(),
+        redials_ms: Vec::new(),
         ring_timeout_ms: 30_000,
         max_duration_ms: 3_600_000,
         use_amd,
@@ -41,7 +44,7 @@ fn told(use_amd: bool, events: Vec<CallEvent>) -> Option<(&'static str, String)>
         view.apply(at, &event);
         last = Some(Stamped { call: CallId(1), at, event });
     }
-    let rendered = Kaphila.render(&last.unwrap(), &view, 3)?;
+    let rendered = Kaphila.render(&last.unwrap(), &view, 3).pop()?;
     Some((rendered.event, String::from_utf8(rendered.body).unwrap()))
 }
 
@@ -72,6 +75,23 @@ fn a_call_is_initiated_once() {
     let trunk = r#""trunk":"mycarrier-endpoint""#;
     assert_told(false, vec![dialing(1)], "call.initiated", 0, "ringing", trunk);
     assert_eq!(told(false, vec![dialing(1), dialing(2)]), None);
+}
+
+#[test]
+fn a_call_that_comes_in_is_told_first() {
+    let purpose = Purpose { direction: Direction::Inbound, ..Purpose::default() };
+    let mut view = CallView::new(Arc::new(CallOrder { purpose, ..order(false) }));
+    let mut tell = |second: i64, event: CallEvent| {
+        let at = T0.plus_ms(1000 * second);
+        view.apply(at, &event);
+        let mut rendered = Kaphila.render(&Stamped { call: CallId(1), at, event }, &view, 1);
+        String::from_utf8(rendered.pop().unwrap().body).unwrap()
+    };
+    let incoming = tell(0, CallEvent::Queued);
+    let expected = r#""event":"call.incoming","status":"ringing","number":"+1 415 555 0100","sequence":1,"direction":"inbound","from":"+1 415 555 0100","to":"+14155550100","trunk":null}"#;
+    assert!(incoming.ends_with(expected), "{incoming}");
+    assert!(tell(1, CallEvent::Answered).contains(r#""event":"call.answered","status":"answered""#));
+    assert!(tell(3, ended(EndReason::NormalHangup, 16)).ends_with(r#""callDuration":2}"#));
 }
 
 #[test]

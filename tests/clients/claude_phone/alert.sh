@@ -1,0 +1,6 @@
+curl -X POST http://localhost:3000/api/outbound-call \
+  -H "Content-Type: application/json" \
+  -d '{
+    "to": "+15551234567",
+    "message": "Your backup job completed successfully."
+  }'
