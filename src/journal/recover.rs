@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use super::live::Live;
 use super::record::Recorder;
@@ -14,6 +15,9 @@ use crate::store::nodes::{Suspects, TakenOver};
 use crate::store::recordings::RecordingRow;
 use crate::store::{Db, StoreError};
 use crate::webhook::Format;
+
+/// A file of a recording has no name of its own for much less than this, milliseconds.
+const UNNAMED_MS: i64 = 10_000;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +94,25 @@ async fn put_in_order(
         let stamped = Stamped { call: row.call_id, at, event };
         report.deliveries += recorder.write(&[(stamped, None)]).await?.deliveries;
     }
+    let (folder, shared) = (recordings_dir.to_owned(), db.is_shared());
+    // Whatever becomes of it: they harm nobody.
+    let _ = tokio::task::spawn_blocking(move || remove_unnamed(&folder, at, shared)).await;
     Ok(report)
+}
+
+/// Between its making and its naming a recording's file is a `.wav.part` for an instant, and nobody knows of it yet: what
+/// a crash left of such is removed. Where others may be writing, only what is older than any instant.
+fn remove_unnamed(folder: &Path, at: Timestamp, shared: bool) {
+    let old = |file: &std::fs::DirEntry| {
+        let made = file.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(at.0.saturating_sub(i64::try_from(made.as_millis()).ok()?) > UNNAMED_MS)
+    };
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let unnamed = file.file_name().to_string_lossy().ends_with(".wav.part");
+        if unnamed && (!shared || old(&file) == Some(true)) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
 }
 
 /// Everything that a call still owes its customer: the end of a gather, a verdict if one was asked for, the end.
@@ -136,5 +158,35 @@ async fn finish_recording(recordings_dir: &Path, row: &RecordingRow) -> CallEven
             let size = RecordingSize { bytes: 0, duration_ms: 0 };
             CallEvent::RecordingFailed { recording, reason: "unreadable".to_owned(), size }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_were_never_named_go_and_all_others_stay() {
+        let folder = std::env::temp_dir().join(format!("trunkline-unnamed-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let names = || {
+            let mut names: Vec<String> = std::fs::read_dir(&folder)
+                .unwrap()
+                .map(|file| file.unwrap().file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        for name in ["a.wav", "a.wav.part", "notes.part"] {
+            std::fs::write(folder.join(name), b"").unwrap();
+        }
+        remove_unnamed(&folder, Timestamp(0), true);
+        assert_eq!(names().len(), 3, "another server may be about to name it");
+        remove_unnamed(&folder, Timestamp(i64::MAX), true);
+        assert_eq!(names(), ["a.wav", "notes.part"]);
+        std::fs::write(folder.join("b.wav.part"), b"").unwrap();
+        remove_unnamed(&folder, Timestamp(0), false);
+        assert_eq!(names(), ["a.wav", "notes.part"]);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -134,11 +134,15 @@ pub(crate) async fn every_end_arrives(key: &Key, hooks: &Receiver, past: &[Past]
     }
 }
 
-/// Every file in the folder opens, and its header says its size.
+/// Every recording in the folder opens, and its header says its size. What was not even named when the server died is
+/// no recording; with a database of its own the server removes it when it starts again.
 pub(crate) fn no_torn_file(recordings: &Path) -> usize {
     let mut files = 0;
     for file in std::fs::read_dir(recordings).expect("the recordings' folder can be read") {
         let path = file.expect("an entry").path();
+        if path.extension().is_some_and(|end| end == "part") && postgres() {
+            continue;
+        }
         let bytes = std::fs::read(&path).expect("a recording can be read");
         assert!(bytes.len() >= 44, "{} has no header", path.display());
         let (riff, data, begins) = audio::wav_sizes(&bytes);
@@ -146,4 +150,9 @@ pub(crate) fn no_torn_file(recordings: &Path) -> usize {
         files += 1;
     }
     files
+}
+
+/// Whether the servers under test share a PostgreSQL, and so may share the folder.
+fn postgres() -> bool {
+    std::env::var("TEST_DATABASE").is_ok_and(|database| database == "postgres")
 }
