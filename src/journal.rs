@@ -64,7 +64,12 @@ impl JournalHandle {
     /// Takes an event in: the live view shows it when this returns, the database soon after. Never blocks; the
     /// queue is as long as [`JournalHandle::lag`] says, and admission refuses new calls above a limit of it.
     pub fn record(&self, stamped: Stamped) {
-        let view = match self.live.fold(&stamped) {
+        self.live.fold(stamped, |stamped, folded| self.enqueue(stamped, folded));
+    }
+
+    /// Queues an event for the database, while its call admits no other.
+    fn enqueue(&self, stamped: Stamped, folded: Folded) {
+        let view = match folded {
             Folded::Now(view) => Some(view),
             Folded::NotLive => None,
             Folded::Nothing => {

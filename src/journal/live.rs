@@ -95,12 +95,15 @@ impl Live {
         self.shared.calls.get(&id).map(|entry| entry.subscribe())
     }
 
-    /// Takes an event into the view and shows it. For the journal.
-    pub(super) fn fold(&self, stamped: &Stamped) -> Folded {
-        let Some(entry) = self.shared.calls.get(&stamped.call) else { return Folded::NotLive };
+    /// Takes an event into the view, shows it and hands it on. For the journal. Nobody else folds an event of the
+    /// call before `then` is done, so events are written in the order in which they were folded, whoever records them.
+    pub(super) fn fold(&self, stamped: Stamped, then: impl FnOnce(Stamped, Folded)) {
+        let Some(entry) = self.shared.calls.get_mut(&stamped.call) else {
+            return then(stamped, Folded::NotLive);
+        };
         let before = entry.borrow().clone();
         if before.end.is_some() && matches!(stamped.event, CallEvent::Ended { .. }) {
-            return Folded::Nothing;
+            return then(stamped, Folded::Nothing);
         }
         let mut view = (*before).clone();
         view.apply(stamped.at, &stamped.event);
@@ -109,7 +112,7 @@ impl Live {
         }
         let view = Arc::new(view);
         entry.send_replace(view.clone());
-        Folded::Now(view)
+        then(stamped, Folded::Now(view));
     }
 
     /// Drops a call whose end is on disk. For the journal.

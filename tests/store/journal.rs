@@ -93,6 +93,32 @@ async fn events_of_many_calls_are_written_in_order() {
 }
 
 #[tokio::test]
+async fn several_recorders_of_one_call_lose_nothing() {
+    let world = World::new().await;
+    world.place(1).await;
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|threads| {
+        for digit in ['1', '2', '3', '4'] {
+            let (journal, start) = (&world.journal, &start);
+            threads.spawn(move || {
+                start.wait();
+                for ms in 0..500 {
+                    journal.record(at(1, ms, crate::digit(digit)));
+                }
+            });
+        }
+    });
+    world.journal.flush().await;
+    assert_eq!(world.event_names(1).await.len(), 2_000);
+    assert_eq!(world.db.call(CallId(1)).await.unwrap().unwrap().events, 2_000);
+    for digit in 1..=4 {
+        let events = world.db.events(CallId(1)).await.unwrap();
+        let of_one = events.iter().filter(|(_, _, data)| data.contains(&format!("\"digit\":\"{digit}\"")));
+        assert_eq!(of_one.count(), 500);
+    }
+}
+
+#[tokio::test]
 async fn the_live_view_is_ahead_of_the_database() {
     let world = World::new().await;
     world.scratch.break_inserts("events", "NEW.sequence > 0").await;
