@@ -105,6 +105,7 @@ fn open(media: &Media, calls: u64, far: &[UdpSocket], folder: &Path) -> Result<(
             event_payload_type: Some(101),
             direction: Direction::SendRecv,
             ptime_ms: 20,
+            srtp: None,
         };
         media.send(Command::Connect { bridge, leg: LEG, remote })?;
         let (playback, clip) = (PlaybackId(1), clip.clone());

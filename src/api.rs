@@ -4,6 +4,7 @@
 //! to 0.4).
 
 pub mod admin;
+pub mod agent_tools;
 pub mod claude_phone;
 pub mod door;
 pub mod download;
@@ -34,6 +35,7 @@ use crate::clock;
 use crate::control::admission::Admission;
 use crate::control::idempotency::Idempotency;
 use crate::control::{Calls, Rooms};
+use crate::relay;
 use crate::webhook::Format;
 
 use fault::Fault;
@@ -52,21 +54,21 @@ pub struct App {
     pub idempotency: Idempotency,
     /// How many WebSockets each key has.
     pub sockets: phony::sockets::Places,
-    /// Fetches what customers name by its address.
-    pub fetching: reqwest::Client,
+    /// What relay sessions are held with.
+    pub relay: relay::Desk,
     /// When this process began to serve.
     pub started: Instant,
 }
 
 impl App {
-    /// Control over these rooms, ready to be asked; `fetching` goes to addresses that customers name, and so must be
-    /// guarded.
-    pub fn new(rooms: Rooms, fetching: reqwest::Client) -> Self {
+    /// Control over these rooms, ready to be asked.
+    pub fn new(rooms: Rooms, means: relay::Means) -> Self {
         let admission = Arc::new(Admission::new(Arc::clone(&rooms.config), rooms.db.clone()));
         let idempotency = Idempotency::new(rooms.db.clone());
         let calls = Arc::new(Calls::new(rooms.clone()));
         let (sockets, started) = (phony::sockets::Places::default(), clock::now().mono);
-        Self { rooms, admission, calls, idempotency, sockets, fetching, started }
+        let relay = relay::Desk::new(rooms.clone(), Arc::clone(&calls), means);
+        Self { rooms, admission, calls, idempotency, sockets, relay, started }
     }
 
     /// Refuses new calls from here on; what is live goes on.

@@ -3,11 +3,13 @@
 //! nor a second process makes a call that was made before.
 //!
 //! [`hours`] knows when may be called, [`course`] how many calls may begin now, [`import`] reads lists of contacts;
-//! these three are pure. [`driver`] asks them, and has the calls placed as any other call is. This room never speaks
+//! these three are pure. [`driver`] asks them, and has the calls placed as any other call is;
+//! [`farewell`] ends those of who asks by key not to be called again. This room never speaks
 //! SIP, and never decides what a key may do: that is asked of control, for each call.
 
 pub mod course;
 pub mod driver;
+pub mod farewell;
 pub mod hours;
 pub mod import;
 pub mod preflight;

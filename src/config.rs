@@ -328,6 +328,12 @@ pub struct Agent {
     pub silence_repeats: u8,
     /// Said where an agent has nothing of its own to say.
     pub fallback_text: String,
+    /// Said after a silence that does not end the call yet.
+    pub nudge_text: String,
+    /// Said when a call has lasted as long as it may.
+    pub farewell_text: String,
+    /// Conversations are summed up by the language model when they are over.
+    pub analysis: bool,
 }
 
 /// `[amd]`
@@ -523,7 +529,9 @@ impl Default for Limits {
 impl Default for Agent {
     fn default() -> Self {
         let fallback_text = "I am sorry, I cannot help with that right now.".to_owned();
-        Self { silence_s: 30, silence_repeats: 2, fallback_text }
+        let nudge_text = "Are you still there?".to_owned();
+        let farewell_text = "I am sorry, our time is up. Goodbye.".to_owned();
+        Self { silence_s: 30, silence_repeats: 2, fallback_text, nudge_text, farewell_text, analysis: true }
     }
 }
 

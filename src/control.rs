@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod adopt;
 pub mod agents;
+pub mod apology;
 pub mod calls;
 pub mod idempotency;
 pub mod inbound;
@@ -17,6 +18,7 @@ pub mod rate;
 pub mod routing;
 pub mod transfer;
 pub mod trunks;
+pub mod turn_figures;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,10 +30,12 @@ use crate::model::account::ApiKey;
 use crate::model::call::CommandError;
 use crate::recordings::Recordings;
 use crate::speech::{Sounds, Speech, SpeechError};
+use crate::store::campaign_contacts::Untaken;
 use crate::store::{Db, StoreError};
 
 use routing::Resolver;
 use trunks::Fleet;
+use turn_figures::TurnFigures;
 
 pub use calls::{Calls, Gather, Named};
 pub use placing::{PlaceCall, Placed, Queued, Record, Script};
@@ -61,6 +65,8 @@ pub struct Rooms {
     pub resolver: Arc<Resolver>,
     /// A recogniser and a language model are configured: agents hold their conversations themselves.
     pub converses: bool,
+    /// How long the answers of agents take.
+    pub turns: Arc<TurnFigures>,
 }
 
 /// Who is asking in this request.
@@ -181,9 +187,9 @@ pub enum Failure {
     /// No random bits could be had for an id.
     #[error("the system gives no random numbers")]
     Random,
-    /// The contact that a campaign wanted to call is somebody else's by now, or not to be called any more.
-    #[error("the contact is not to be called")]
-    Superseded,
+    /// The contact that a campaign wanted to call did not become this call's.
+    #[error("the contact was not taken: {0:?}")]
+    Untaken(Untaken),
     /// The task that placed the call panicked.
     #[error("placing a call panicked")]
     Panicked,

@@ -27,10 +27,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use sip::{SessionEvent, SessionId};
 
-use crate::model::call::{Accepted, CallOrder, Command, CommandError, Overheard};
+use crate::model::call::{Accepted, CallOrder, Command, CommandError, Overheard, TrunkPlan};
 use crate::model::cidr::Cidr;
 use crate::model::event::Stamped;
-use crate::model::incoming::Incoming;
+use crate::model::incoming::{Directory, Incoming};
 use crate::model::trunk::{TrunkNews, TrunkWatch};
 use crate::model::{CallId, Now};
 use call::{Call, Ctx, SecondStep, Seeds, Step};
@@ -91,6 +91,21 @@ impl Settings {
     fn media_address_for(&self, trunk: IpAddr) -> IpAddr {
         let local = self.local(trunk).map(|local| local.media);
         local.unwrap_or_else(|| of_version(self.media_address, self.media_address_other, trunk))
+    }
+
+    /// What Via and Contact say in whole networks: those of a trunk with an address of its own, the narrowest first, then
+    /// those where ours is another.
+    fn told_networks(&self, directory: &Directory) -> Vec<(sip::Network, IpAddr)> {
+        let of_trunk = |trunk: &Arc<TrunkPlan>| {
+            let own = trunk.profile.external_address;
+            let networks = own.map(|own| trunk.profile.networks().into_iter().map(move |net| (net, own)));
+            networks.into_iter().flatten().collect::<Vec<_>>()
+        };
+        let mut networks: Vec<_> = directory.trunks().iter().flat_map(of_trunk).collect();
+        networks.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix()));
+        let ours = self.local_nets.iter().map(|local| (local.net, local.signalling));
+        let network = |net: Cidr| sip::Network { base: net.base(), prefix: net.prefix() };
+        networks.into_iter().chain(ours).map(|(net, ours)| (network(net), ours)).collect()
     }
 
     fn local(&self, peer: IpAddr) -> Option<&LocalNet> {
@@ -172,9 +187,11 @@ impl Engine {
         rng.fill_bytes(&mut sip_seed);
         rng.fill_bytes(&mut nonce_key);
         let (min, max) = settings.rtp_ports;
+        let mut endpoint = sip::Endpoint::new(sip, sip_seed);
+        endpoint.advertise_in(settings.told_networks(&Directory::default()));
         Self {
             settings,
-            endpoint: sip::Endpoint::new(sip, sip_seed),
+            endpoint,
             calls: BTreeMap::new(),
             sessions: BTreeMap::new(),
             current: BTreeMap::new(),
@@ -225,7 +242,9 @@ impl Engine {
         let bridge = BridgeId(self.next_bridge);
         self.next_bridge += 1;
         // 63 bits: some far ends read the o= line into a signed integer.
-        let seeds = Seeds { sdp_session: self.rng.next_u64() >> 1, media: self.rng.next_u64() };
+        let mut keys = [0; 32];
+        self.rng.fill_bytes(&mut keys);
+        let seeds = Seeds { sdp_session: self.rng.next_u64() >> 1, media: self.rng.next_u64(), keys };
         self.bridges.insert(bridge, order.id);
         self.live += 1;
         Ok(Call::new(now, order, bridge, port, seeds))
@@ -421,9 +440,12 @@ impl Engine {
                     call.second_failed(&mut ctx, 0, "no RTP port");
                 }
             }
-            SecondStep::Invite(trunk, offer) => {
-                let second = call.second.as_ref();
-                let there = second.and_then(|s| target(&s.order, trunk, (0, None), &self.settings));
+            SecondStep::Invite(trunk, hop, offer) => {
+                let order = call.second.as_ref().map(|second| Arc::clone(&second.order));
+                if let Some(plan) = order.as_ref().and_then(|order| order.trunks.get(trunk)) {
+                    self.advertise(plan);
+                }
+                let there = order.and_then(|order| target(&order, trunk, (hop, None), &self.settings));
                 match there.and_then(|there| self.endpoint.invite(now.mono, there, offer).ok()) {
                     Some(session) => {
                         self.sessions.insert(session, id);
@@ -453,6 +475,15 @@ impl Engine {
         }
     }
 
+    /// From here on a trunk's ways are told that address of ours which is meant for them.
+    fn advertise(&mut self, plan: &TrunkPlan) {
+        for hop in &plan.hops {
+            let peer = hop.address.ip();
+            let ours = self.settings.advertised(plan.profile.external_address, peer);
+            self.endpoint.advertise(peer, ours);
+        }
+    }
+
     fn next_port(&mut self, now: Now, call: &mut Call, steps: &mut VecDeque<Step>) {
         self.ports.give_back(now.mono, call.port);
         if let Some(port) = self.ports.take(now.mono) {
@@ -473,11 +504,7 @@ impl Engine {
     fn invite(&mut self, now: Now, call: &mut Call, trunk: usize, offer: Bytes, steps: &mut VecDeque<Step>) {
         let id = call.order.id;
         if let Some(plan) = call.order.trunks.get(trunk) {
-            let ours = plan.profile.external_address;
-            for hop in &plan.hops {
-                let peer = hop.address.ip();
-                self.endpoint.advertise(peer, self.settings.advertised(ours, peer));
-            }
+            self.advertise(plan);
         }
         let way = (call.hop(), call.redirect());
         let invited = match target(&call.order, trunk, way, &self.settings) {

@@ -79,8 +79,8 @@ pub struct Listening {
     pub hints: Vec<String>,
 }
 
-/// The recognisers in the order in which they are tried. Clones share them.
-#[derive(Clone, Debug)]
+/// The recognisers in the order in which they are tried. Clones share them; by default there are none.
+#[derive(Clone, Debug, Default)]
 pub struct Hearing(Arc<Vec<Seat>>);
 
 #[derive(Debug)]

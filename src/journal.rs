@@ -6,6 +6,7 @@
 //! database fails, events wait in order and are tried again. What customers are told is rendered by the dialects
 //! ([`Format`]).
 
+mod analysed;
 mod feed;
 mod live;
 mod record;
@@ -24,6 +25,7 @@ use crate::model::event::Stamped;
 use crate::store::Db;
 use crate::webhook::Format;
 
+pub use analysed::keep_analysis;
 pub use feed::{Feed, Notice, Told};
 pub use live::{Folded, Live};
 pub use record::Recorder;

@@ -1,22 +1,19 @@
 //! A language model: any server that speaks OpenAI's `POST /chat/completions`, streamed.
 //!
-//! This room owns the request, the stream of its answer ([`Reply`]) and its time limits; [`clauses`] cuts what comes
-//! into pieces that can be spoken. It keeps no conversation, decides nothing, and logs no text. Dropping a reply ends
-//! the request.
+//! This room owns the request, the stream of its answer ([`Reply`]) and its time limits. It keeps no conversation,
+//! decides nothing, and logs no text. Dropping a reply ends the request.
 
-pub mod clauses;
 mod sse;
 mod wire;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::config;
-use crate::provider::{Answer, Client, Order, Trouble, bearer, joined};
+use crate::provider::{Answer, Client, Order, STALL_TIME, Trouble, bearer, joined};
 
-pub use clauses::Clauses;
 use wire::Assembly;
 
 /// Most characters of one reply; what comes after is not read.
@@ -226,12 +223,17 @@ impl Reply {
     /// Reads one piece of the body; `None` where there is nothing left to read.
     async fn read(&mut self) -> Option<Result<(), LlmError>> {
         let answer = self.answer.as_mut()?;
-        let until = self.first_until.map_or(self.until, |first| first.min(self.until));
-        let chunk = match timeout_at(until, answer.chunk()).await {
-            Err(_) if self.first_until.is_some() => return Some(Err(LlmError::NoFirstWord)),
-            Err(_) => return Some(Err(LlmError::NoEnd)),
-            Ok(Err(trouble)) => return Some(Err(trouble.into())),
-            Ok(Ok(chunk)) => chunk,
+        // The first word has a time limit of its own, however long a service is silent before it.
+        let (limit, late) = match self.first_until {
+            Some(first) => (first.min(self.until), LlmError::NoFirstWord),
+            None if Instant::now() + STALL_TIME > self.until => (self.until, LlmError::NoEnd),
+            None => (Instant::now() + STALL_TIME, LlmError::Service(Trouble::Late)),
+        };
+        let within = limit.saturating_duration_since(Instant::now());
+        let chunk = match answer.chunk_within(within).await {
+            Err(Trouble::Late) => return Some(Err(late)),
+            Err(trouble) => return Some(Err(trouble.into())),
+            Ok(chunk) => chunk,
         };
         let events = match &chunk {
             Some(bytes) => self.lines.push(bytes),

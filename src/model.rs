@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod agent;
+pub mod analysis;
 pub mod call;
 pub mod cidr;
 pub mod command;
@@ -13,6 +14,7 @@ pub mod incoming;
 pub mod proxy;
 pub mod purpose;
 pub mod trunk;
+pub mod turn;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -150,7 +150,15 @@ impl Answer {
     /// # Errors
     /// [`Trouble::Late`] after a pause of [`STALL_TIME`], [`Trouble::Broken`] for a body cut short.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
-        match timeout(STALL_TIME, self.response.chunk()).await {
+        self.chunk_within(STALL_TIME).await
+    }
+
+    /// The same for whoever waits so long.
+    ///
+    /// # Errors
+    /// [`Trouble::Late`] after that time, [`Trouble::Broken`] for a body cut short.
+    pub async fn chunk_within(&mut self, within: Duration) -> Result<Option<Bytes>, Trouble> {
+        match timeout(within, self.response.chunk()).await {
             Err(_) => Err(Trouble::Late),
             Ok(chunk) => chunk.map_err(|_| Trouble::Broken),
         }

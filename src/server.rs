@@ -152,8 +152,8 @@ impl Server {
             recordings: config.paths.recordings.clone(),
         };
         let node = tokio::spawn(watch.run(node));
-        let minds = minds(&config)?;
-        let fetching = webhook::client(&config.webhooks)?;
+        let means = means(&config)?;
+        let minds = minds(&means);
         let rooms = Rooms {
             config,
             db: db.clone(),
@@ -167,7 +167,7 @@ impl Server {
             resolver,
             converses: minds.is_some(),
         };
-        let app = App::new(rooms, fetching);
+        let app = App::new(rooms, means);
         let actors = start_actors(&app, minds, knocking);
         let serving = listener.serve(&api::router(app.clone()));
         Ok(Self { http, https, sip, engine, journal, webhooks, app, actors, archivist, serving, db, node })
@@ -199,6 +199,8 @@ impl Server {
         // An upload that is cut off is done anew after the next start.
         self.archivist.abort();
         self.serving.stop(Duration::from_millis(500)).await;
+        // Calls whose sound is elsewhere end with their connections, and those ended just now.
+        self.journal.flush().await;
         self.node.abort();
         self.db.close().await;
     }
@@ -222,17 +224,25 @@ async fn open_database(config: &Config) -> Result<(Db, ServingNode), StartError>
     Ok((db, node))
 }
 
+/// What is understood and thought with, as far as it is configured.
+fn means(config: &Config) -> Result<relay::Means, StartError> {
+    Ok(relay::Means {
+        client: webhook::client(&config.webhooks)?,
+        hearing: Hearing::new(&config.speech)?,
+        llm: Llm::new(&config.llm)?,
+    })
+}
+
 /// What agents understand and think with; `None` unless both are configured.
-fn minds(config: &Config) -> Result<Option<Minds>, StartError> {
-    let hearing = Hearing::new(&config.speech)?;
-    let llm = Llm::new(&config.llm)?;
-    let whole = llm.filter(|_| hearing.is_available()).map(|llm| Minds { hearing, llm });
+fn minds(means: &relay::Means) -> Option<Minds> {
+    let hearing = means.hearing.clone();
+    let whole = means.llm.clone().filter(|_| hearing.is_available()).map(|llm| Minds { hearing, llm });
     if whole.is_none() {
         tracing::info!(
             "no recogniser (speech.stt) or no language model (llm.base_url): agents say their first words and listen for silence"
         );
     }
-    Ok(whole)
+    whole
 }
 
 /// What acts by itself: looks after trunks, has campaigns call, talks for agents.
@@ -242,7 +252,8 @@ fn start_actors(app: &App, minds: Option<Minds>, knocking: mpsc::Receiver<Incomi
         inbound::start(Arc::clone(calls), knocking),
         keeper::start(rooms.clone()),
         campaigns::driver::start(rooms.clone(), Arc::clone(calls)),
-        relay::keeper::start(rooms.clone(), app.fetching.clone()),
+        campaigns::farewell::start(rooms.clone()),
+        relay::keeper::start(app.relay.clone()),
     ];
     actors.extend(minds.map(|minds| agent::keeper::start(rooms.clone(), Arc::clone(calls), minds)));
     actors

@@ -1,7 +1,7 @@
 //! Text into sound, and sound files into clips: everything that a call plays.
 //!
 //! This room owns the voices ([`Speech`]), the memory of prompts already spoken and the folder of sounds
-//! ([`Sounds`]). Whatever it hands out is 8 kHz mono and about −20 dBm0 loud where it is speech, made on threads of
+//! ([`Sounds`]), and cuts texts that are still being written into what can be spoken ([`Clauses`]). Whatever it hands out is 8 kHz mono and about −20 dBm0 loud where it is speech, made on threads of
 //! its own: a media thread only copies samples. It never writes text to the log, knows nothing of calls, and takes
 //! text as plain text: markup in it is spoken, not obeyed.
 //!
@@ -10,6 +10,7 @@
 
 mod azure;
 mod cache;
+mod clauses;
 mod decode;
 mod elevenlabs;
 #[cfg(feature = "embedded-voice")]
@@ -41,6 +42,7 @@ use crate::config;
 use crate::provider::bench::Bench;
 
 use cache::Lru;
+pub use clauses::{Clauses, words};
 #[cfg(feature = "embedded-voice")]
 use embedded::Embedded;
 pub use library::{Listed, ShelfError, Upload, split_file};

@@ -15,6 +15,7 @@
 
 pub mod accounts;
 pub mod agents;
+pub mod analyses;
 pub mod appointments;
 pub mod audit;
 pub mod backup;
@@ -43,6 +44,7 @@ mod sql;
 pub mod tenant_calls;
 pub mod tenants;
 pub mod trunks;
+pub mod turns;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -97,6 +99,12 @@ pub enum StoreError {
     /// A tenant that does not exist.
     #[error("no such tenant: {0}")]
     UnknownTenant(String),
+    /// An agent that the tenant does not have.
+    #[error("no such agent: {0}")]
+    UnknownAgent(String),
+    /// A key would suspend its own tenant, and nobody could undo that over HTTP.
+    #[error("A key cannot suspend its own tenant")]
+    OwnTenant,
     /// A number that is not ours.
     #[error("no such number: {0}")]
     UnknownNumber(String),

@@ -5,6 +5,7 @@
 //! circuits of dead receivers, redeliveries and the removal of what is old. It never renders a body (the journal does, once, at the event) and never changes a call or its money.
 //! Rules: CONTRACT 0.6 and 0.7; Standard Webhooks 1.0.
 
+pub mod ask;
 mod attempt;
 pub mod circuit;
 pub mod dns;
@@ -17,6 +18,7 @@ pub mod worker;
 
 use std::time::Duration;
 
+use crate::model::analysis::Analysis;
 use crate::model::call::CallView;
 use crate::model::event::Stamped;
 use crate::model::{Secret, Timestamp};
@@ -104,6 +106,17 @@ pub trait Format: Send + Sync {
 
     /// The body that tells of a call's transcript of so many turns, once the call is over, where this surface does.
     fn transcript(&self, _at: Timestamp, _view: &CallView, _turns: u32, _sequence: u32) -> Option<Rendered> {
+        None
+    }
+
+    /// The body that tells what is said of a call that is over, where this surface does.
+    fn analysis(
+        &self,
+        _at: Timestamp,
+        _view: &CallView,
+        _analysis: &Analysis,
+        _sequence: u32,
+    ) -> Option<Rendered> {
         None
     }
 

@@ -292,8 +292,6 @@ fn write_recordings(recordings: &mut Vec<Recording>, legs: &[Leg], total: &Mix) 
         return;
     }
     recordings.retain(|recording| !recording.ring.is_abandoned());
-    let mut mixed: Frame = [0; FRAME];
-    total.write(&mut mixed);
     // Sound made up for a gap resembles what was before it, which may have been in a pause.
     let made_up = legs.iter().any(|leg| leg.made_up);
     for recording in recordings {
@@ -303,7 +301,11 @@ fn write_recordings(recordings: &mut Vec<Recording>, legs: &[Leg], total: &Mix) 
         }
         let said = |id| legs.iter().find(|leg| leg.id == id);
         match recording.what {
-            RecordWhat::Mix => recording.ring.push(&mixed),
+            RecordWhat::Mix => {
+                let mut mixed = SILENCE;
+                total.write(&mut mixed);
+                recording.ring.push(&mixed);
+            }
             RecordWhat::Heard(id) => recording.ring.push(said(id).map_or(&SILENCE, |leg| &leg.heard)),
             RecordWhat::Sides(id) => {
                 let mut others = total.clone();

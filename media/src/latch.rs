@@ -3,7 +3,8 @@
 //!
 //! Anybody can send to an open port, so a new source is on probation: several packets of one SSRC, numbered without
 //! large gaps, at the pace of speech. A sprayer that floods the port fails the pace, one that guesses fails the
-//! numbers, and neither hinders the far end's own probation.
+//! numbers, and neither hinders the far end's own probation. Who sends under more SSRCs at once than there are places on
+//! probation can push the far end out of its place and so keep it from being learned; never be learned in its stead.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -27,6 +27,7 @@ pub mod playback;
 pub mod recorder;
 pub mod rtp;
 pub mod sdp;
+pub mod srtp;
 pub mod stream;
 pub mod talk;
 pub mod tap;

@@ -161,6 +161,10 @@ impl Player {
             fade_out(item, out);
             say(item.ended(false));
             self.queue.pop_front();
+            if pause == Pause::Beginning {
+                // This was its fade, too: what comes next is held from its first sample.
+                self.pause = Pause::On;
+            }
         } else if pause == Pause::Beginning {
             fade_out(item, out);
             self.pause = Pause::On;
@@ -312,6 +316,20 @@ mod tests {
         player.stop(Some(PlaybackId(1)), |_| ());
         assert_eq!(read(&mut player), (None, vec![ended(1, false, 25)]));
         assert_eq!(read(&mut player), (None, vec![]), "the pause is not over");
+        player.pause(false);
+        assert_eq!(read(&mut player).1, [started(2), ended(2, true, 20)]);
+    }
+
+    #[test]
+    fn what_is_stopped_as_a_pause_begins_lets_nothing_through() {
+        let mut player = Player::new();
+        player.push(PlaybackId(1), clip(vec![4000; 1600]), false);
+        player.push(PlaybackId(2), clip(vec![7; 160]), false);
+        read(&mut player);
+        player.pause(true);
+        player.stop(Some(PlaybackId(1)), |_| ());
+        assert_eq!(read(&mut player).1, [ended(1, false, 25)]);
+        assert_eq!(read(&mut player), (None, vec![]), "the next one does not begin");
         player.pause(false);
         assert_eq!(read(&mut player).1, [started(2), ended(2, true, 20)]);
     }

@@ -4,6 +4,7 @@
 //! `o=` keeps its session id, and its version grows by one with every change) and keeps no state between two
 //! descriptions. Whatever a peer sends, the worst result is an [`SdpError`].
 
+mod crypto;
 mod read;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,8 @@ use sdp_types::{Connection, Media, MediaType, Origin, Session, Time, TransportPr
 use thiserror::Error;
 
 use crate::codec::Codec;
+use crate::srtp::{Keys, MasterKey};
+use crypto::Crypto;
 
 /// The payload type under which telephone events are offered.
 pub const EVENT_PAYLOAD_TYPE: u8 = 101;
@@ -97,6 +100,27 @@ pub struct Local {
     pub version: u64,
 }
 
+/// Whether sound is encrypted by keys in the description (SDES, RFC 4568), with our key for what we send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Security {
+    /// It is not: keys are neither offered nor taken.
+    #[default]
+    Never,
+    /// Where the far end can: keys are offered beside plain RTP (`RTP/AVP` with `a=crypto`).
+    Optional(MasterKey),
+    /// Always: `RTP/SAVP`, and no call without.
+    Required(MasterKey),
+}
+
+impl Security {
+    fn key(self) -> Option<MasterKey> {
+        match self {
+            Self::Never => None,
+            Self::Optional(key) | Self::Required(key) => Some(key),
+        }
+    }
+}
+
 /// What we are able to speak.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OfferConfig {
@@ -104,11 +128,13 @@ pub struct OfferConfig {
     pub codecs: Vec<Codec>,
     /// Whether telephone events (RFC 4733) are spoken.
     pub telephone_event: bool,
+    /// Whether sound is encrypted.
+    pub security: Security,
 }
 
 impl Default for OfferConfig {
     fn default() -> Self {
-        Self { codecs: vec![Codec::Pcmu, Codec::Pcma], telephone_event: true }
+        Self { codecs: vec![Codec::Pcmu, Codec::Pcma], telephone_event: true, security: Security::Never }
     }
 }
 
@@ -127,6 +153,8 @@ pub struct Remote {
     pub direction: Direction,
     /// The packet length they want to receive, 10 to 60 ms.
     pub ptime_ms: u8,
+    /// The keys of both directions; `None`: plain RTP.
+    pub srtp: Option<Keys>,
 }
 
 /// Why a description cannot be used.
@@ -138,9 +166,12 @@ pub enum SdpError {
     /// Not a session description.
     #[error("the session description cannot be read")]
     Syntax,
-    /// No line of audio over plain RTP, or only refused ones.
+    /// No line of audio over RTP, or only refused ones.
     #[error("the session description has no usable line of audio")]
     NoAudio,
+    /// Encryption that one side demands and the other does not offer in a form both know.
+    #[error("no encryption in common")]
+    Encryption,
     /// None of our codecs.
     #[error("no codec in common")]
     NoCodec,
@@ -165,7 +196,12 @@ pub fn offer(local: &Local, config: &OfferConfig, direction: Direction) -> Vec<u
             clock: EVENT_CLOCK,
         }))
         .collect();
-    describe(local, vec![audio_line(local, &formats, direction)])
+    let proto = match config.security {
+        Security::Required(_) => TransportProto::RtpSavp,
+        Security::Never | Security::Optional(_) => TransportProto::RtpAvp,
+    };
+    let crypto = config.security.key().map(Crypto::offered);
+    describe(local, vec![audio_line(local, proto.as_str(), &formats, crypto, direction)])
 }
 
 /// Reads the answer to an offer made with `offered`.
@@ -175,13 +211,13 @@ pub fn offer(local: &Local, config: &OfferConfig, direction: Direction) -> Vec<u
 /// Any [`SdpError`]; [`SdpError::NoAudio`] also when the line was refused with port 0.
 pub fn read_answer(offered: &OfferConfig, sdp: &[u8]) -> Result<Remote, SdpError> {
     let session = read::session(sdp)?;
-    let line = session.medias.iter().find(|media| read::usable(media)).ok_or(SdpError::NoAudio)?;
-    read::remote(&session, line, offered)
+    let line = session.medias.iter().find(|media| read::usable(media, offered)).ok_or(SdpError::NoAudio)?;
+    Ok(read::remote(&session, line, offered)?.0)
 }
 
 /// Answers an offer: the first usable line of audio is taken with the first codec of theirs that is one of ours, every
-/// other line is refused with port 0, and the number and order of lines are kept (RFC 3264 §6). Payload types are those
-/// of the offer. `want` is our own wish, cut down to what the offer allows.
+/// other line is refused with port 0, and the number and order of lines are kept (RFC 3264 §6). Payload types and
+/// transport are those of the offer. `want` is our own wish, cut down to what the offer allows.
 ///
 /// # Errors
 ///
@@ -195,16 +231,16 @@ pub fn answer(
     let session = read::session(offer)?;
     let mut failure = SdpError::NoAudio;
     let mut taken = None;
-    for (index, media) in session.medias.iter().enumerate().filter(|(_, media)| read::usable(media)) {
+    for (index, media) in session.medias.iter().enumerate().filter(|(_, media)| read::usable(media, config)) {
         match read::remote(&session, media, config) {
-            Ok(remote) => {
-                taken = Some((index, remote));
+            Ok((remote, crypto)) => {
+                taken = Some((index, remote, crypto));
                 break;
             }
             Err(error) => failure = error,
         }
     }
-    let (chosen, remote) = taken.ok_or(failure)?;
+    let (chosen, remote, crypto) = taken.ok_or(failure)?;
     let mut formats = vec![Format {
         payload_type: remote.payload_type,
         name: remote.codec.name(),
@@ -217,7 +253,11 @@ pub fn answer(
     }));
     let direction = remote.direction.answered(want);
     let lines = session.medias.iter().enumerate().map(|(index, media)| {
-        if index == chosen { audio_line(local, &formats, direction) } else { refused(media) }
+        if index == chosen {
+            audio_line(local, &media.proto, &formats, crypto, direction)
+        } else {
+            refused(media)
+        }
     });
     Ok((describe(local, lines.collect()), remote))
 }
@@ -229,9 +269,19 @@ struct Format {
     clock: u32,
 }
 
-fn audio_line(local: &Local, formats: &[Format], direction: Direction) -> Media {
+fn audio_line(
+    local: &Local,
+    proto: &str,
+    formats: &[Format],
+    crypto: Option<Crypto>,
+    direction: Direction,
+) -> Media {
     let list: Vec<String> = formats.iter().map(|format| format.payload_type.to_string()).collect();
-    let mut media = Media::new(MediaType::Audio, local.port, TransportProto::RtpAvp, list.join(" "));
+    let proto = TransportProto::Other(proto.to_owned());
+    let mut media = Media::new(MediaType::Audio, local.port, proto, list.join(" "));
+    if let Some(crypto) = crypto {
+        media.add_attribute_with_value("crypto", crypto);
+    }
     for Format { payload_type, name, clock } in formats {
         media.add_attribute_with_value("rtpmap", format!("{payload_type} {name}/{clock}"));
         if *name == EVENT_NAME {

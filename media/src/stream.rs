@@ -5,12 +5,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::rtp::{self, Packet};
+use crate::srtp::{Keys, Sealer, TAG_MAX};
 use crate::{FRAME, LegId};
 
 /// Datagrams one leg may send in one tick: the end of a key is sent three times.
 const PER_TICK: usize = 3;
-/// A frame of G.711 behind the fixed RTP header.
-const DATAGRAM_MAX: usize = 12 + FRAME;
+/// A frame of G.711 behind the fixed RTP header, and the tag of one that is sealed.
+const DATAGRAM_MAX: usize = rtp::HEADER + FRAME + TAG_MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Datagram {
@@ -26,6 +27,8 @@ pub struct Outgoing {
     timestamp: u32,
     /// Nothing was sent in the last tick: the next audio packet begins a talk spurt.
     resting: bool,
+    /// Seals each packet, where the far end agreed on keys.
+    sealer: Option<Sealer>,
     datagrams: [Datagram; PER_TICK],
     ready: usize,
     polled: usize,
@@ -42,9 +45,19 @@ impl Outgoing {
             sequence: rng.next_u32() as u16,
             timestamp: rng.next_u32(),
             resting: true,
+            sealer: None,
             datagrams: [Datagram { bytes: [0; DATAGRAM_MAX], len: 0 }; PER_TICK],
             ready: 0,
             polled: 0,
+        }
+    }
+
+    /// From now on packets are sealed with these keys, or are not. The same keys again change nothing.
+    pub fn protect(&mut self, keys: Option<&Keys>) {
+        match keys {
+            Some(keys)
+                if self.sealer.as_ref().is_some_and(|sealer| sealer.is_for(keys.suite, &keys.ours)) => {}
+            keys => self.sealer = keys.map(|keys| Sealer::new(keys.suite, keys.ours)),
         }
     }
 
@@ -84,7 +97,11 @@ impl Outgoing {
         let Some(datagram) = self.datagrams.get_mut(self.ready) else { return };
         let sequence = self.sequence;
         let packet = Packet { payload_type, marker, sequence, timestamp, ssrc: self.ssrc, payload };
-        if let Some(len) = rtp::write(&packet, &mut datagram.bytes) {
+        let written = rtp::write(&packet, &mut datagram.bytes).and_then(|len| match &mut self.sealer {
+            Some(sealer) => sealer.seal(&mut datagram.bytes, len),
+            None => Some(len),
+        });
+        if let Some(len) = written {
             datagram.len = len;
             self.ready += 1;
             self.sequence = self.sequence.wrapping_add(1);

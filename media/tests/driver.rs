@@ -119,6 +119,7 @@ fn bridges_of_all_slots_and_workers_play_side_by_side() {
             event_payload_type: None,
             direction: sdp::Direction::SendRecv,
             ptime_ms: 20,
+            srtp: None,
         };
         media.send(Command::Connect { bridge, leg: LEG, remote }).unwrap();
         let (playback, clip) = (PlaybackId(number), clip.clone());

@@ -19,7 +19,7 @@ use crate::parse::{Core, ParseError, parse_with_core};
 use crate::session::{Call, Session};
 use crate::stack::{Due, Stack};
 use crate::transaction::{ServerKey, TxId};
-use crate::{Config, InviteError, Peer, SessionEvent, SessionId, Target, Transmit};
+use crate::{Config, InviteError, Network, Peer, SessionEvent, SessionId, Target, Transmit};
 use errands::Errand;
 
 pub use errands::{ErrandEvent, ErrandId};
@@ -91,13 +91,21 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// Tells a peer another address of ours in `Via` and `Contact` from here on; `None`: the usual one.
+    /// Tells a peer another address of ours in `Via` and `Contact` from here on; `None`: the usual one, also where its
+    /// network is told another.
     pub fn advertise(&mut self, peer: IpAddr, ours: Option<IpAddr>) {
-        let told = &mut self.stack.config.told;
-        match ours {
-            Some(ours) => told.insert(peer.to_canonical(), ours),
-            None => told.remove(&peer.to_canonical()),
-        };
+        let (peer, config) = (peer.to_canonical(), &mut self.stack.config);
+        if ours.is_some() || config.told_networks.iter().any(|(net, _)| net.contains(peer)) {
+            config.told.insert(peer, ours);
+        } else {
+            config.told.remove(&peer);
+        }
+    }
+
+    /// Tells peers of these networks another address of ours from here on, and no other networks; the first that holds a
+    /// peer counts, and what was said of the peer alone counts before all of them.
+    pub fn advertise_in(&mut self, networks: Vec<(Network, IpAddr)>) {
+        self.stack.config.told_networks = networks;
     }
 
     /// A session that is not over; `None` when it is.

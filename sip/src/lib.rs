@@ -213,8 +213,10 @@ pub struct Config {
     pub local: SocketAddr,
     /// Our address of the other IP version, told to peers of that version; none when there are no such peers.
     pub local_other: Option<IpAddr>,
-    /// What single peers are told in place of `local`'s address: see [`Endpoint::advertise`].
-    pub told: BTreeMap<IpAddr, IpAddr>,
+    /// What single peers are told, see [`Endpoint::advertise`]; `None`: `local`'s address, whatever their network is told.
+    pub told: BTreeMap<IpAddr, Option<IpAddr>>,
+    /// What peers of these networks are told in place of `local`'s address; the first that holds one counts.
+    pub told_networks: Vec<(Network, IpAddr)>,
     /// Our port for TCP connections; that of `local` unless said.
     pub tcp_port: Option<u16>,
     /// Our port for TLS connections; 5061 unless said.
@@ -246,6 +248,7 @@ impl Config {
             local,
             local_other: None,
             told: BTreeMap::new(),
+            told_networks: Vec::new(),
             tcp_port: None,
             tls_port: None,
             large_by_tcp: false,

@@ -24,7 +24,8 @@ pub(crate) fn local(config: &Config, peer: Peer) -> SocketAddr {
     let theirs = peer.addr.ip().to_canonical();
     let same = theirs.is_ipv4() == config.local.is_ipv4();
     let usual = config.local_other.filter(|_| !same).unwrap_or(config.local.ip());
-    let ip = config.told.get(&theirs).copied().unwrap_or(usual);
+    let around = || config.told_networks.iter().find(|(net, _)| net.contains(theirs)).map(|(_, ours)| *ours);
+    let ip = config.told.get(&theirs).copied().unwrap_or_else(around).unwrap_or(usual);
     let port = match peer.transport {
         Transport::Udp => config.local.port(),
         Transport::Tcp => config.tcp_port.unwrap_or(config.local.port()),
@@ -111,7 +112,15 @@ mod tests {
         let config = Config {
             local_other: Some("2001:db8::9".parse().unwrap()),
             tcp_port: Some(5070),
-            told: [("10.0.0.1".parse().unwrap(), "10.0.0.9".parse().unwrap())].into(),
+            told: [
+                ("10.0.0.1".parse().unwrap(), "10.0.0.9".parse().ok()),
+                ("198.51.100.1".parse().unwrap(), None),
+            ]
+            .into(),
+            told_networks: vec![(
+                crate::Network { base: "198.51.100.0".parse().unwrap(), prefix: 24 },
+                "203.0.113.9".parse().unwrap(),
+            )],
             ..Config::new("192.0.2.9:5060".parse().unwrap())
         };
         for (transport, theirs, ours) in [
@@ -120,6 +129,8 @@ mod tests {
             (Transport::Tcp, "192.0.2.1:5060", "192.0.2.9:5070"),
             (Transport::Tls, "[2001:db8::1]:5061", "[2001:db8::9]:5061"),
             (Transport::Udp, "10.0.0.1:5060", "10.0.0.9:5060"),
+            (Transport::Udp, "198.51.100.7:5060", "203.0.113.9:5060"),
+            (Transport::Udp, "198.51.100.1:5060", "192.0.2.9:5060"),
         ] {
             let peer = Peer::new(transport, theirs.parse().unwrap());
             assert_eq!(local(&config, peer), ours.parse().unwrap());

@@ -13,7 +13,8 @@ use super::mouth::{Mouth, Piece};
 use super::thought::{self, Thought};
 use super::{Act, Agent, ClauseId, Manner, Role, Sense, Tool};
 use crate::clock;
-use crate::control::{Caller, Calls, Named, Rooms};
+use crate::control::apology::apologise;
+use crate::control::{Caller, Calls, Named, Refusal, Rooms};
 use crate::hearing::{Ears, Hearing, HearingEvent, Listening, Words};
 use crate::llm::Llm;
 use crate::model::PhoneNumber;
@@ -84,6 +85,8 @@ struct Work {
     senses: mpsc::Sender<Sense>,
     turns: u32,
     pieces: u64,
+    /// The agent has asked for a transfer.
+    transferring: bool,
     /// When the caller fell silent, until the answer is heard.
     silent_at: Option<Instant>,
 }
@@ -94,7 +97,10 @@ pub async fn run(assignment: Assignment) {
     let listening = Listening { language, hints: Vec::new() };
     let (mut ears, mut words) = match minds.hearing.listen(listening) {
         Ok(both) => both,
-        Err(error) => return tracing::error!(call = %order.id, %error, "the agent cannot listen"),
+        Err(error) => {
+            tracing::error!(call = %order.id, %error, "the agent cannot listen");
+            return apologise(&rooms, order.id, &order.voice_name).await;
+        }
     };
     let (senses, mut sensed) = mpsc::channel(SENSES_MAX);
     let mouth = Mouth::new(rooms.speech.clone(), order.voice_name.clone());
@@ -113,6 +119,7 @@ pub async fn run(assignment: Assignment) {
         senses,
         turns: 0,
         pieces: 0,
+        transferring: false,
         silent_at: None,
     };
     let tap = Tap::new();
@@ -137,7 +144,12 @@ impl Work {
         tokio::select! {
             what = overheard.recv() => match what {
                 Some(Overheard::Answered) => self.begin(tap).await,
-                Some(Overheard::Transferred) | None => return false,
+                Some(Overheard::Transferred) => return false,
+                None => {
+                    // The call is over, or this task was too slow for it and nobody talks on it any more.
+                    apologise(&self.rooms, self.order.id, &self.order.voice_name).await;
+                    return false;
+                }
                 Some(what) => return self.overheard(what).await,
             },
             Some(sense) = sensed.recv() => return self.sense(sense).await,
@@ -175,7 +187,11 @@ impl Work {
             Overheard::Played { playback, completed, played_ms } => {
                 self.played(&playback, completed, played_ms).await
             }
-            Overheard::Answered | Overheard::Transferred => true,
+            // A supervisor's transfer is none of the agent's.
+            Overheard::TransferFailed if std::mem::take(&mut self.transferring) => {
+                self.sense(Sense::TransferFailed).await
+            }
+            Overheard::Answered | Overheard::Transferred | Overheard::TransferFailed => true,
         }
     }
 
@@ -335,21 +351,25 @@ impl Work {
 
     async fn use_tool(&mut self, tool: Tool) {
         let call = Named::OfKey(self.order.id);
-        let done = match tool {
-            Tool::HangUp => return self.command(Command::HangUp { drain: false }).await,
-            Tool::SendDigits(digits) => self.calls.press(&self.caller, call, digits).await,
-            Tool::Transfer(to) => match PhoneNumber::parse_lenient(&to) {
-                Some(to) => self.calls.put_through(&self.caller, call, to).await,
-                None => {
-                    // What the model wrote is no number: it is told, and says so.
-                    let _ = self.senses.try_send(Sense::TransferFailed);
-                    return;
+        match tool {
+            Tool::HangUp => self.command(Command::HangUp { drain: false }).await,
+            Tool::SendDigits(digits) => {
+                if let Err(error) = self.calls.press(&self.caller, call, digits).await {
+                    tracing::warn!(call = %self.order.id, %error, "the agent's keys could not be pressed");
                 }
-            },
-        };
-        if let Err(error) = done {
-            tracing::warn!(call = %self.order.id, %error, "what the agent wanted could not be done");
-            let _ = self.senses.try_send(Sense::TransferFailed);
+            }
+            Tool::Transfer(to) => {
+                let begun = match PhoneNumber::parse_lenient(&to) {
+                    Some(to) => self.calls.put_through(&self.caller, call, to).await,
+                    None => Err(Refusal::NumberNotAllowed.into()),
+                };
+                self.transferring = begun.is_ok();
+                if let Err(error) = begun {
+                    tracing::warn!(call = %self.order.id, %error, "the agent's transfer could not begin");
+                    // What waits there is too much to take in one thing more.
+                    let _ = self.senses.try_send(Sense::TransferFailed);
+                }
+            }
         }
     }
 

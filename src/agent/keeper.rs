@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Manner;
 use super::driver::{self, Assignment, Minds};
+use crate::control::apology::apologise;
 use crate::control::{Caller, Calls, Rooms};
 use crate::journal::{Notice, Told};
 use crate::model::agent::Agent;
@@ -22,8 +23,9 @@ use crate::store::agents::AgentName;
 const NOTICES_MAX: usize = 100_000;
 /// So much speech in a row is meant as an interruption (FIELD need 5).
 const CONFIRM: Duration = Duration::from_millis(450);
-/// Said after a silence.
-const NUDGE: &str = "Are you still there?";
+/// The farewell takes so long, and a call that may not last much longer has none.
+const FAREWELL_TAKES: Duration = Duration::from_secs(8);
+const FAREWELL_FROM: Duration = Duration::from_secs(30);
 
 /// Starts putting agents on calls. Ends when aborted.
 pub fn start(rooms: Rooms, calls: Arc<Calls>, minds: Minds) -> JoinHandle<()> {
@@ -73,8 +75,11 @@ async fn attend(rooms: Rooms, calls: Arc<Calls>, minds: Minds, view: Arc<CallVie
     }
     let overheard = match rooms.engine.attend(order.id).await {
         Ok(overheard) => overheard,
-        Err(CommandError::Attended | CommandError::UnknownCall) => return,
-        Err(error) => return tracing::warn!(call = %order.id, %error, "a call could not be attended"),
+        Err(CommandError::Attended | CommandError::UnknownCall | CommandError::Transferring) => return,
+        Err(error) => {
+            tracing::warn!(call = %order.id, %error, "a call could not be attended");
+            return apologise(&rooms, order.id, &order.voice_name).await;
+        }
     };
     let manner = manner(&rooms, &view, agent.as_ref());
     let language = agent.map_or_else(|| "en-US".to_owned(), |agent| agent.settings.language);
@@ -86,6 +91,7 @@ fn manner(rooms: &Rooms, view: &CallView, agent: Option<&Agent>) -> Manner {
     let settings = &rooms.config.agent;
     let brief = view.order.purpose.brief.as_ref();
     let own = agent.map(|agent| &agent.settings);
+    let longest = Duration::from_millis(view.order.max_duration_ms.into());
     Manner {
         prompt: own
             .map(|own| own.system_prompt.clone())
@@ -95,9 +101,13 @@ fn manner(rooms: &Rooms, view: &CallView, agent: Option<&Agent>) -> Manner {
             .and_then(|own| own.first_message.clone())
             .or_else(|| brief.and_then(|brief| brief.first_message.clone())),
         fallback: settings.fallback_text.clone(),
-        nudge: NUDGE.to_owned(),
+        nudge: settings.nudge_text.clone(),
+        farewell: settings.farewell_text.clone(),
         silence: Duration::from_secs(settings.silence_s.into()),
         silences: settings.silence_repeats.max(1),
         confirm: CONFIRM,
+        longest: longest.checked_sub(FAREWELL_TAKES).filter(|_| longest >= FAREWELL_FROM),
+        voicemail: own.map(|own| own.voicemail.clone()).unwrap_or_default(),
+        tools: own.map(|own| own.tools.clone()).unwrap_or_default(),
     }
 }

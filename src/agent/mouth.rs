@@ -2,12 +2,14 @@
 //! while the rest is still being made. Dropping it ends what is being made.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use media::Clip;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::ClauseId;
+use crate::clock;
 use crate::speech::Speech;
 
 /// Clauses that may wait; an answer has fewer.
@@ -18,13 +20,15 @@ const PIECES_MAX: usize = 32;
 /// A piece of a clause's sound, or its end.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// More of it.
-    Sound(ClauseId, Arc<Clip>),
-    /// That was all of it.
+    /// The voice is asked for it.
+    Asked(ClauseId, Instant),
+    /// More of it, and when the voice gave the first of it.
+    Sound(ClauseId, Arc<Clip>, Instant),
+    /// All of it was given, or no more can be.
     End(ClauseId),
 }
 
-/// One call's mouth.
+/// Speaks one clause after the other.
 #[derive(Debug)]
 pub(super) struct Mouth {
     clauses: mpsc::Sender<(ClauseId, String)>,
@@ -65,14 +69,18 @@ async fn speak(
     told: mpsc::Sender<Piece>,
 ) {
     while let Some((id, text)) = clauses.recv().await {
+        if told.send(Piece::Asked(id, clock::now().mono)).await.is_err() {
+            return;
+        }
         match speech.stream(&text, &voice).await {
             Ok(mut stream) => {
+                let came = stream.came();
                 while let Some(piece) = stream.next().await {
                     let Ok(clip) = piece.inspect_err(|error| tracing::warn!(%error, "speech broke off"))
                     else {
                         break;
                     };
-                    if told.send(Piece::Sound(id, clip)).await.is_err() {
+                    if told.send(Piece::Sound(id, clip, came)).await.is_err() {
                         return;
                     }
                 }

@@ -1,15 +1,28 @@
 //! The thought: one question to the language model and its answer, cut into clauses as it comes. A task of its own;
 //! dropping it ends the request.
 
-use serde_json::{Value, json};
+use std::time::Instant;
+
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Agent, Role, Sense, Tool};
-use crate::llm::{self, Ask, Clauses, Llm, Message, Piece};
+use super::meter::Mark;
+use super::{Agent, Line, Role, Sense, tools};
+use crate::clock;
+use crate::llm::{self, Ask, Llm, Message, Piece};
+use crate::speech::{Clauses, words};
 
 /// Tokens of an answer: nobody wants to listen longer.
 const TOKENS_MAX: u32 = 600;
+
+/// What a thought tells.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Something for the agent.
+    Sense(Sense),
+    /// A moment of the answer of that generation.
+    Mark(u32, Mark, Instant),
+}
 
 /// A question under way.
 #[derive(Debug)]
@@ -22,12 +35,12 @@ impl Drop for Thought {
 }
 
 /// Asks the model; its answer is told as [`Sense`]s of this generation.
-pub(super) fn think(llm: Llm, ask: Ask, generation: u32, told: mpsc::Sender<Sense>) -> Thought {
+pub(super) fn think(llm: Llm, ask: Ask, generation: u32, told: mpsc::Sender<News>) -> Thought {
     Thought(tokio::spawn(async move {
         if let Err(error) = answer(&llm, &ask, generation, &told).await {
             tracing::warn!(%error, "the language model gave no whole answer");
             // Whoever asked may be gone.
-            let _ = told.send(Sense::Failed(generation)).await;
+            let _ = told.send(News::Sense(Sense::Failed(generation))).await;
         }
     }))
 }
@@ -36,103 +49,67 @@ async fn answer(
     llm: &Llm,
     ask: &Ask,
     generation: u32,
-    told: &mpsc::Sender<Sense>,
+    told: &mpsc::Sender<News>,
 ) -> Result<(), llm::LlmError> {
+    let mark = |mark| News::Mark(generation, mark, clock::now().mono);
     let mut reply = llm.ask(ask).await?;
     let mut clauses = Clauses::new();
+    let mut silent = true;
     while let Some(piece) = reply.next().await {
         let senses: Vec<Sense> = match piece? {
             Piece::Text(text) => {
-                clauses.push(&text).into_iter().map(|clause| Sense::Clause(generation, clause)).collect()
+                if std::mem::take(&mut silent) {
+                    // Whoever asked may be gone.
+                    let _ = told.send(mark(Mark::Token)).await;
+                }
+                clauses.push(&text).iter().filter_map(|clause| spoken(generation, clause)).collect()
             }
-            Piece::Call(call) => tool(&call.name, &call.arguments)
-                .map(|tool| Sense::Tool(generation, tool))
-                .into_iter()
-                .collect(),
+            Piece::Call(call) => vec![Sense::Tool(generation, call)],
             Piece::Done(_) => break,
         };
         for sense in senses {
-            if told.send(sense).await.is_err() {
+            if matches!(sense, Sense::Clause(..)) {
+                let _ = told.send(mark(Mark::Clause)).await;
+            }
+            if told.send(News::Sense(sense)).await.is_err() {
                 return Ok(());
             }
         }
     }
-    let rest = clauses.finish().map(|clause| Sense::Clause(generation, clause));
-    for sense in rest.into_iter().chain([Sense::Thought(generation)]) {
-        // Whoever asked may be gone.
-        let _ = told.send(sense).await;
+    if let Some(rest) = clauses.finish().and_then(|clause| spoken(generation, &clause)) {
+        let _ = told.send(mark(Mark::Clause)).await;
+        let _ = told.send(News::Sense(rest)).await;
     }
+    let _ = told.send(News::Sense(Sense::Thought(generation))).await;
     Ok(())
 }
 
-/// What the model is asked now.
+fn spoken(generation: u32, clause: &str) -> Option<Sense> {
+    words(clause).map(|clause| Sense::Clause(generation, clause.to_owned()))
+}
+
+/// What the model is asked now; `about` is what is known of the call.
 pub(super) fn question(agent: &Agent, about: &str) -> Ask {
-    let mut messages = vec![Message::System(format!("{}{about}", agent.prompt()))];
-    messages.extend(agent.history().iter().map(|said| match said.role {
-        Role::Caller => Message::User(said.text.clone()),
-        Role::Agent => Message::Assistant { text: said.text.clone(), calls: Vec::new() },
-    }));
-    Ask { messages, tools: tools(), max_tokens: Some(TOKENS_MAX), ..Ask::default() }
-}
-
-fn tools() -> Vec<llm::Tool> {
-    let function = |name: &str, description: &str, parameters: Value| llm::Tool {
-        name: name.to_owned(),
-        description: description.to_owned(),
-        parameters,
-    };
-    let text = |name: &str, about: &str| {
-        json!({ "type": "object", "required": [name],
-                "properties": { name: { "type": "string", "description": about } } })
-    };
-    vec![
-        function(
-            "hang_up",
-            "End the call, after what you say now has been heard.",
-            json!({ "type": "object", "properties": {} }),
-        ),
-        function(
-            "transfer",
-            "Put the caller through to a person, after what you say now has been heard.",
-            text("to", "Telephone number in international form, e.g. +14155550100"),
-        ),
-        function("send_dtmf", "Press telephone keys.", text("digits", "0-9, *, # and w for a short pause")),
-    ]
-}
-
-/// A call of one of [`tools`]; `None` for what the model made up.
-fn tool(name: &str, arguments: &str) -> Option<Tool> {
-    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
-    let text = |name: &str| arguments.get(name).and_then(Value::as_str).map(str::to_owned);
-    match name {
-        "hang_up" => Some(Tool::HangUp),
-        "transfer" => text("to").map(Tool::Transfer),
-        "send_dtmf" => text("digits").map(Tool::SendDigits),
-        _ => {
-            tracing::warn!("the language model called a function that there is not");
-            None
+    let manner = agent.manner();
+    let mut messages = vec![Message::System(format!("{}{about}", manner.prompt))];
+    let lines: Vec<&Line> = agent.history().collect();
+    // Functions called in the answer that goes on stand behind the last words; what it has said belongs before them.
+    let last_said = lines.iter().rposition(|line| matches!(line, Line::Said(_)));
+    let mut unfinished = agent.unfinished();
+    for (at, line) in lines.into_iter().enumerate() {
+        match line {
+            Line::Said(said) if said.role == Role::Caller => messages.push(Message::User(said.text.clone())),
+            Line::Said(said) => {
+                messages.push(Message::Assistant { text: said.text.clone(), calls: Vec::new() });
+            }
+            Line::Used(used) => {
+                let present = last_said.is_none_or(|last| at > last);
+                let text = if present { std::mem::take(&mut unfinished) } else { String::new() };
+                messages.push(Message::Assistant { text, calls: vec![used.call.clone()] });
+                messages.push(Message::Tool { id: used.call.id.clone(), text: used.result.clone() });
+            }
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_offered_is_done() {
-        for (name, arguments, expected) in [
-            ("hang_up", "", Some(Tool::HangUp)),
-            ("hang_up", "{}", Some(Tool::HangUp)),
-            ("transfer", r#"{"to":"+1415"}"#, Some(Tool::Transfer("+1415".into()))),
-            ("transfer", r#"{"to":7}"#, None),
-            ("transfer", "not JSON", None),
-            ("send_dtmf", r#"{"digits":"1#"}"#, Some(Tool::SendDigits("1#".into()))),
-            ("launch", "{}", None),
-        ] {
-            assert_eq!(tool(name, arguments), expected, "{name} {arguments}");
-        }
-        let offered: Vec<String> = tools().into_iter().map(|tool| tool.name).collect();
-        assert_eq!(offered, ["hang_up", "transfer", "send_dtmf"]);
-    }
+    let tools = if agent.may_use_tools() { tools::offered(&manner.tools) } else { Vec::new() };
+    Ask { messages, tools, max_tokens: Some(TOKENS_MAX), ..Ask::default() }
 }

@@ -12,6 +12,7 @@ pub mod numbers;
 pub mod sounds;
 pub mod tenants;
 pub mod trunks;
+pub mod turns;
 pub mod voices;
 
 use std::ops::RangeInclusive;
@@ -68,6 +69,7 @@ fn routes(app: &App) -> Routes {
         callbacks::routes(),
         deliveries::routes(),
         voices::routes(),
+        turns::routes(),
     ];
     let uploads = Gate { body_max: Some(sounds::BYTES_MAX), ..gate.clone() };
     Routes::new::<kaphila::Refused>()
@@ -87,10 +89,11 @@ pub fn stored(error: StoreError) -> Fault {
         StoreError::UnknownKey(_) => Fault::Missing("Key not found"),
         StoreError::UnknownTenant(_) => Fault::Missing("Tenant not found"),
         StoreError::UnknownNumber(_) => Fault::Missing("Number not found"),
-        StoreError::UnknownTrunks(_) => Fault::Bad(text),
-        StoreError::Taken(..) | StoreError::UnlimitedCredits(_) | StoreError::BelowHeld(_) => {
-            Fault::Conflict(text)
-        }
+        StoreError::UnknownTrunks(_) | StoreError::UnknownAgent(_) => Fault::Bad(text),
+        StoreError::Taken(..)
+        | StoreError::UnlimitedCredits(_)
+        | StoreError::BelowHeld(_)
+        | StoreError::OwnTenant => Fault::Conflict(text),
         error => fault::broken("the database", &error),
     }
 }
@@ -116,6 +119,11 @@ impl Query {
     pub fn text(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().rev().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// All names with their values.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A number within bounds.

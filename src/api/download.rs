@@ -27,6 +27,17 @@ const CHUNK: usize = 64 * 1024;
 /// The digest of the whole, of which a range may be a part (RFC 9530).
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
+/// What stands before the path of a link: as configured, or as the request reached us.
+pub fn link_base(app: &App, headers: &HeaderMap) -> String {
+    match app.rooms.config.recordings.link_base.trim_end_matches('/') {
+        "" => {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            format!("http://{}", host.unwrap_or("localhost"))
+        }
+        base => base.to_owned(),
+    }
+}
+
 /// Opens `filename` in `folder`, with its size; `None` where there is no such plain file. The last component is
 /// never followed if it is a link, and a name with a slash is no file's.
 ///

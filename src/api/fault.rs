@@ -124,7 +124,7 @@ impl From<Failure> for Fault {
                 tracing::warn!(error = %failure, "a sound cannot be played");
                 return Self::SoundUnusable;
             }
-            Failure::Store(_) | Failure::Random | Failure::Superseded | Failure::Panicked => {}
+            Failure::Store(_) | Failure::Random | Failure::Untaken(_) | Failure::Panicked => {}
         }
         broken("control", &failure)
     }

@@ -4,6 +4,7 @@ mod history;
 mod idempotency;
 mod kaphila;
 mod openapi;
+mod transfer;
 mod world;
 
 use std::io::Cursor;

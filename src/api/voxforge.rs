@@ -33,6 +33,7 @@ use crate::control::admission::Counted;
 use crate::control::{Failure, Refusal};
 use crate::model::Timestamp;
 use crate::store::StoreError;
+use crate::store::history::DAY_MS;
 
 /// VoxForge's row.
 pub const DIALECT: Dialect = Dialect {
@@ -46,9 +47,6 @@ pub const DIALECT: Dialect = Dialect {
 
 /// Rows of a bare list, unless the request wants fewer.
 const ROWS_MAX: i64 = 1000;
-
-/// Milliseconds of a day.
-const DAY_MS: i64 = 86_400_000;
 
 fn routes(app: &App) -> Routes {
     let once = Once { app: app.clone(), envelope };

@@ -24,8 +24,9 @@ use crate::model::{CallerId, Timestamp};
 use crate::store::StoreError;
 use crate::store::agents::AgentName;
 use crate::store::audit::By;
-use crate::store::campaign_contacts::CampaignContact;
+use crate::store::campaign_contacts::{CampaignContact, Untaken};
 use crate::store::campaigns::{Campaign, Status};
+use crate::store::history::DAY_MS;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -35,9 +36,6 @@ const LOOK_FURTHER: u32 = 200;
 
 /// Whether a campaign is over is asked no more often than this, milliseconds.
 const OVER_EVERY_MS: i64 = 500;
-
-/// Milliseconds of a day.
-const DAY_MS: i64 = 86_400_000;
 
 /// What this process knows of a campaign at work.
 #[derive(Default)]
@@ -59,6 +57,8 @@ struct Round {
     refused: Option<(Timestamp, Option<u64>)>,
     /// Nobody was due.
     idle: bool,
+    /// The campaign was stopped, or others have as many of its calls as there may be: it is looked at again soon.
+    shut: bool,
 }
 
 /// Who calls for a campaign.
@@ -180,7 +180,7 @@ async fn hang_up_cancelled(rooms: &Rooms) -> Result<(), StoreError> {
 /// Has at most `room` calls of a campaign placed, one after the other.
 async fn round(rooms: &Rooms, calls: &Arc<Calls>, campaign: &Campaign, room: u32) -> Round {
     let id = campaign.id.clone();
-    let mut round = Round { campaign: id, begun: Vec::new(), refused: None, idle: false };
+    let mut round = Round { campaign: id, begun: Vec::new(), refused: None, idle: false, shut: false };
     if let Err(error) = call_some(rooms, calls, campaign, room, &mut round).await {
         tracing::warn!(campaign = campaign.id, %error, "a campaign could not go on; it is tried again");
         round.refused = Some((clock::now().wall, None));
@@ -210,7 +210,8 @@ async fn call_some(
     let phones: Vec<_> = due.iter().map(|contact| contact.phone.clone()).collect();
     let dnc = rooms.db.not_to_be_called(&campaign.tenant, &phones).await?;
     for contact in due {
-        if round.begun.len() >= usize::try_from(room).unwrap_or(usize::MAX) || round.refused.is_some() {
+        let full = round.begun.len() >= usize::try_from(room).unwrap_or(usize::MAX);
+        if full || round.refused.is_some() || round.shut {
             break;
         }
         let now = clock::now().wall;
@@ -312,7 +313,11 @@ async fn call(
                 round.refused = Some((now, seconds));
             }
         },
-        Err(Failure::Superseded) => {}
+        Err(Failure::Untaken(Untaken::Elsewhere)) => {}
+        Err(Failure::Untaken(Untaken::Shut)) => round.shut = true,
+        Err(Failure::Untaken(Untaken::TooOften(until))) => {
+            rooms.db.put_off(&campaign.id, contact.position, until).await?;
+        }
         Err(failure) => {
             tracing::warn!(campaign = campaign.id, error = %failure, "a call of a campaign could not be placed");
             round.refused = Some((now, None));

@@ -76,6 +76,14 @@ pub struct Hours {
     pub days: Days,
 }
 
+/// Longest name of a time zone, characters.
+const ZONE_MAX: usize = 64;
+
+/// The IANA time zone of that name.
+pub fn zone_of(name: &str) -> Option<TimeZone> {
+    if name.len() > ZONE_MAX { None } else { TimeZone::get(name).ok() }
+}
+
 /// Reads `HH:MM`, minutes after midnight.
 pub fn minute_of(text: &str) -> Option<u16> {
     let plain = text.len() == 5

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
+use super::hours::zone_of;
 use crate::model::forms;
 use crate::store::contacts::NewContact;
 
@@ -81,7 +81,7 @@ fn contact(row: Row) -> Result<NewContact, String> {
     if name.chars().count() > NAME_MAX || name.chars().any(char::is_control) {
         return Err(format!("name must be at most {NAME_MAX} characters, on one line"));
     }
-    if !(row.timezone.is_empty() || row.timezone.len() <= 64 && TimeZone::get(&row.timezone).is_ok()) {
+    if !(row.timezone.is_empty() || zone_of(&row.timezone).is_some()) {
         return Err("timezone must be an IANA time zone".to_owned());
     }
     let size = row.variables.iter().map(|(name, value)| name.len() + value.to_string().len());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use media::dtmf::DigitSource;
 use media::sdp::{Direction, Remote};
+use media::srtp::{MASTER, MasterKey};
 use media::{
     BridgeId, Command, DigitMode, Event, Heard, LegId, LegSettings, LegStats, Media, PlayTo, PlaybackId,
 };
@@ -244,11 +245,14 @@ impl Exchange {
         let script = script_of(&to);
         tracing::info!(call = invite.call_id, "call to {to}: {}", script.about);
         let call_id = invite.call_id.clone();
-        let record = Record { call_id, from, to, invited_at: Some(now.wall), ..Record::default() };
+        let (source, invited_at) = (Some(invite.peer.addr), Some(now.wall));
+        let record = Record { call_id, from, to, source, invited_at, ..Record::default() };
         let id = self.random.next_u64() >> 2;
         let address = self.local.ip();
         let Some(port) = self.free_port() else { return self.unserved(now, session, record, 503) };
-        let Some(terms) = Terms::begin(address, port, id, &script, invite.sdp.as_deref()) else {
+        let mut key = MasterKey([0; MASTER]);
+        self.random.fill_bytes(&mut key.0);
+        let Some(terms) = Terms::begin(address, port, id, &script, invite.sdp.as_deref(), key) else {
             return self.unserved(now, session, record, 488);
         };
         let bridge = BridgeId(session.0);

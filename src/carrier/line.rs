@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use media::codec::Codec;
-use media::sdp::{self, Direction, Local, OfferConfig, Remote};
+use media::sdp::{self, Direction, Local, OfferConfig, Remote, Security};
+use media::srtp::MasterKey;
 
 use super::callee::Callee;
 use super::record::Record;
@@ -67,10 +68,14 @@ impl Terms {
         id: u64,
         script: &Script,
         offer: Option<&[u8]>,
+        key: MasterKey,
     ) -> Option<Self> {
         let local = Local { address, port, session_id: id, version: 1 };
-        let config =
-            OfferConfig { codecs: vec![Codec::Pcmu, Codec::Pcma], telephone_event: script.telephone_event };
+        let config = OfferConfig {
+            codecs: vec![Codec::Pcmu, Codec::Pcma],
+            telephone_event: script.telephone_event,
+            security: Security::Optional(key),
+        };
         let (body, remote) = match offer {
             Some(offer) => {
                 let (body, remote) = sdp::answer(&local, &config, offer, Direction::SendRecv).ok()?;

@@ -44,7 +44,8 @@ impl Caller {
         let local = transport.local_addr().unwrap();
         let mut endpoint = Endpoint::new(Config::new(local), [3; 32]);
         let (media, heard) = Media::start(MediaConfig { workers: 1, ..MediaConfig::default() }).unwrap();
-        let config = OfferConfig { codecs: vec![Codec::Pcmu], telephone_event: true };
+        let config =
+            OfferConfig { codecs: vec![Codec::Pcmu], telephone_event: true, ..OfferConfig::default() };
         let port = even_port();
         let settings = LegSettings::default();
         let socket = SocketAddr::new(LOOPBACK, port);

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -39,6 +40,8 @@ pub(super) struct Record {
     pub(super) from: String,
     /// The user part dialled.
     pub(super) to: String,
+    /// Where the INVITE came from; null for one that was never taken up.
+    pub(super) source: Option<SocketAddr>,
     /// The INVITE came.
     #[serde(serialize_with = "iso")]
     pub(super) invited_at: Option<Timestamp>,
@@ -121,7 +124,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&record).unwrap(),
             serde_json::json!({
-                "callId": "a@b", "from": "", "to": "000101", "invitedAt": "2026-02-17T10:02:00.007Z",
+                "callId": "a@b", "from": "", "to": "000101", "source": null, "invitedAt": "2026-02-17T10:02:00.007Z",
                 "ringingAt": null, "answeredAt": null, "endedAt": null, "endedBy": null, "cancelled": false,
                 "finalCode": null, "dtmf": [{"digit": "5", "at": "2026-02-17T10:02:01.000Z", "source": "rfc4733"}],
                 "packetsIn": 0, "packetsOut": 0, "wav": null

@@ -156,7 +156,12 @@ impl Drop for Line {
 
 fn description(direction: Direction) -> Bytes {
     let local = Local { address: LOOPBACK, port: 29_998, session_id: 1, version: 1 };
-    sdp::offer(&local, &OfferConfig { codecs: vec![Codec::Pcmu], telephone_event: true }, direction).into()
+    sdp::offer(
+        &local,
+        &OfferConfig { codecs: vec![Codec::Pcmu], telephone_event: true, ..OfferConfig::default() },
+        direction,
+    )
+    .into()
 }
 
 #[tokio::test]

@@ -194,8 +194,10 @@ fn describe(number: &Number) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::agent::{AgentKind, AgentSettings};
     use crate::store::accounts::NewKey;
     use clap::Parser;
+    use serde_json::Map;
 
     const AT: Timestamp = Timestamp(1_771_322_520_000);
 
@@ -249,6 +251,21 @@ mod tests {
         ask(&[&["add", "+14155550101"][..], &hook].concat()).await.unwrap();
         ask(&["add", "+14155550102", "--echo"]).await.unwrap();
         ask(&["add", "+14155550103", "--play", "custom/welcome"]).await.unwrap();
+        let agent = AgentSettings {
+            name: "A".into(),
+            kind: AgentKind::Inbound,
+            active: true,
+            system_prompt: "P".into(),
+            first_message: None,
+            voice: "alloy".into(),
+            language: "en-US".into(),
+            max_call_duration_s: None,
+            record: false,
+            context: Map::new(),
+            relay_url: None,
+            relay_keeps: false,
+        };
+        db.create_agent("default", agent, None, AT).await.unwrap();
         ask(&["add", "+14155550104", "--agent", "agent_1"]).await.unwrap();
         let list = ask(&["list"]).await.unwrap();
         let actions: Vec<&Value> = list.as_array().unwrap().iter().map(|row| &row["on_call"]).collect();
@@ -258,6 +275,9 @@ mod tests {
         let refused = async |words: &[&str]| ask(words).await.unwrap_err().to_string();
         assert_eq!(refused(&["add", "+14155550100"]).await, "number +14155550100 is taken");
         assert_eq!(refused(&["add", "+1415555", "--trunk", "x"]).await, "unknown trunk: x");
+        assert_eq!(refused(&["add", "+1415555", "--agent", "agent_2"]).await, "no such agent: agent_2");
+        let elsewhere = ["add", "+1415555", "--tenant", "TA", "--agent", "agent_1"];
+        assert_eq!(refused(&elsewhere).await, "no such agent: agent_1");
         let foreign = ["add", "+1415555", "--webhook", "https://a.example", "--key", &key.key_id];
         assert_eq!(refused(&foreign).await, format!("no such key: {}", key.key_id));
         let open = ["add", "+1415555", "--webhook", "http://127.0.0.1", "--key", &key.key_id];

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::{CliError, table};
 use crate::config::Config;
 use crate::hearing::{Hearing, HearingEvent, Listening};
-use crate::llm::{Ask, Clauses, Llm, Message, Piece};
-use crate::speech::Speech;
+use crate::llm::{Ask, Llm, Message, Piece};
+use crate::speech::{Clauses, Speech};
 
 /// How long a recogniser may take after the last sound.
 const WORDS_WITHIN: Duration = Duration::from_secs(30);
@@ -130,7 +130,7 @@ async fn asked(args: &TryArgs, config: &Config, said: &mut String) -> Result<Str
             line(said, format!("{}: first word after {} ms", llm.model(), begun.elapsed().as_millis()));
         }
         for clause in clauses.push(&more) {
-            line(said, format!("{:>6} ms  {clause}", begun.elapsed().as_millis()));
+            line(said, format!("{:>6} ms  {}", begun.elapsed().as_millis(), clause.trim()));
         }
         text.push_str(&more);
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::TrunkConfig;
 use crate::model::CallerId;
 use crate::model::cidr::Cidr;
-use crate::model::trunk::{Dtmf, Identity, NumberFormat, TrunkProfile};
+use crate::model::trunk::{Dtmf, Identity, NumberFormat, Srtp, TrunkProfile};
 
 /// Networks that one trunk may name.
 const NETWORKS_MAX: usize = 64;
@@ -159,6 +159,8 @@ impl TrunkConfig {
             register: self.register,
             register_expires_s: self.register_expires_s,
             auth_inbound: self.auth_inbound,
+            srtp: Srtp::from_text(&self.srtp)
+                .ok_or_else(|| wrong("srtp", "must be never, optional or required"))?,
             dtmf: Dtmf::from_text(&self.dtmf)
                 .ok_or_else(|| wrong("dtmf", "must be auto, rfc4733, info or inband"))?,
             number_format,
@@ -188,7 +190,6 @@ impl TrunkConfig {
         let named = !self.username.is_empty();
         must(!self.register || named, "register", "needs a username")?;
         must(!self.auth_inbound || named, "auth_inbound", "needs a username")?;
-        must(self.srtp == "never", "srtp", "must be never: encrypted sound is not built")?;
         let country = self.country_code.len() <= 3 && self.country_code.bytes().all(|b| b.is_ascii_digit());
         must(country, "country_code", "must be at most 3 digits")?;
         let user = self.from_user.len() <= 64 && self.from_user.bytes().all(is_user);
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(with(|c| c.register = true), Err("register"));
         assert_eq!(with(|c| c.register_expires_s = 5), Err("register_expires_s"));
         assert_eq!(with(|c| c.auth_inbound = true), Err("auth_inbound"));
-        assert_eq!(with(|c| c.srtp = "optional".into()), Err("srtp"));
+        assert_eq!(with(|c| c.srtp = "sometimes".into()), Err("srtp"));
         assert_eq!(with(|c| c.dtmf = "tones".into()), Err("dtmf"));
         assert_eq!(with(|c| c.number_format = "{number}@x".into()), Err("number_format"));
         assert_eq!(with(|c| c.number_format = "0{national}".into()), Err("country_code"));

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::rate::{Limiter, Minutes, Rate, Windows};
 use super::{Caller, Failure, Refusal};
 use crate::config::Config;
-use crate::model::Now;
 use crate::model::account::ApiKey;
 use crate::model::cidr::Cidr;
+use crate::model::{Now, Timestamp};
 use crate::store::Db;
 use crate::store::accounts::{NewKey, TrunkChoice};
 
@@ -122,6 +122,19 @@ impl Admission {
         self.judged(key, shown, (surface, scope), now)
     }
 
+    /// Whether who was let in would be let in now, by the key as it is by now. A database that cannot say so takes
+    /// nothing from anybody.
+    pub async fn still(&self, caller: &Caller, surface: Option<&str>, scope: Option<&str>, now: Now) -> bool {
+        let past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now.wall);
+        match self.db.key(caller.key.id).await {
+            Ok(Some(key)) => {
+                !past(key.revoked_at) && !past(key.expires_at) && may_do(&key, (surface, scope), caller.ip)
+            }
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
     /// Where a request comes from, as far as it can be known.
     pub fn origin(&self, shown: &Credentials<'_>) -> Option<IpAddr> {
         client_ip(shown.peer, &shown.forwarded_for, &self.trusted_proxies)
@@ -136,10 +149,7 @@ impl Admission {
         now: Now,
     ) -> Result<Caller, Failure> {
         let ip = self.origin(shown);
-        let in_scope = scope.is_none_or(|scope| key.scopes.iter().any(|s| s == scope));
-        let surfaces = &key.surfaces;
-        let on_surface = surface.is_none_or(|name| surfaces.is_empty() || surfaces.iter().any(|s| s == name));
-        if !in_scope || !on_surface || key.suspended || !may_come_from(&key.ip_allow, ip) {
+        if !may_do(&key, (surface, scope), ip) {
             return Err(Refusal::Forbidden.into());
         }
         let guard = self.guard.take(key.id, self.config.limits.requests_per_second_per_key, now.mono);
@@ -178,6 +188,14 @@ impl Admission {
         }
         Ok(self.phony_hour.take(key, limits.phony_per_hour, now.mono).await?)
     }
+}
+
+/// Whether a key that is good may do this, from there.
+fn may_do(key: &ApiKey, (surface, scope): (Option<&str>, Option<&str>), ip: Option<IpAddr>) -> bool {
+    let in_scope = scope.is_none_or(|scope| key.scopes.iter().any(|s| s == scope));
+    let surfaces = &key.surfaces;
+    let on_surface = surface.is_none_or(|name| surfaces.is_empty() || surfaces.iter().any(|s| s == name));
+    in_scope && on_surface && !key.suspended && may_come_from(&key.ip_allow, ip)
 }
 
 /// The key in an `Authorization` header: the word Bearer in any case, spaces, one token of visible ASCII

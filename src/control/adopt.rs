@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::admission::LOCAL_KEY;
 use super::calls::Calls;
 use super::{Caller, Failure, Refusal};
 use crate::clock;
@@ -13,6 +14,7 @@ use crate::model::call::{CallOrder, CallView, EndReason, Surface};
 use crate::model::event::{CallEvent, Stamped};
 use crate::model::purpose::{Direction, Mode, Purpose};
 use crate::model::{CallId, CallerId, PhoneNumber};
+use crate::store::tenants::SUSPENDED;
 
 /// Q.850: normal clearing.
 const NORMAL: u16 = 16;
@@ -37,6 +39,30 @@ pub struct Adopted {
 }
 
 impl Calls {
+    /// Under which key a platform's call is that shows none, by the agent that it names, else by the number that was
+    /// called: the oldest of the tenant's that lives, as for calls that come in. `None`: it is nobody's.
+    ///
+    /// # Errors
+    /// A database that failed.
+    pub async fn caller_of_platform(
+        &self,
+        agent: Option<&str>,
+        to: &PhoneNumber,
+    ) -> Result<Option<Caller>, Failure> {
+        let db = &self.rooms.db;
+        let tenant = match agent {
+            Some(agent) => db.tenant_of_agent(agent).await?,
+            None => db.number(to).await?.map(|number| number.tenant),
+        };
+        let Some(tenant) = tenant else { return Ok(None) };
+        let suspended = db.tenant(&tenant).await?.is_none_or(|tenant| tenant.status == SUSPENDED);
+        if suspended {
+            return Ok(None);
+        }
+        let key = db.oldest_key(&tenant, LOCAL_KEY, clock::now().wall).await?;
+        Ok(key.map(|key| Caller { key, ip: None }))
+    }
+
     /// Takes a call in that is up elsewhere.
     ///
     /// # Errors

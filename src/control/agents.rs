@@ -1,15 +1,16 @@
 //! Calls that an agent makes, on whichever surface they are asked for (CONTRACT 1.2, 1.3, 3 S25): what the agent says
-//! first and how it listens. Pure; the call is placed by [`super::placing`].
+//! first and how it listens, and whether an agent may go. The call is placed by [`super::placing`].
 
 use serde_json::{Map, Value};
 
 use super::{PlaceCall, Record, Script};
 use crate::config;
 use crate::model::account::{ApiKey, RecordingMode};
-use crate::model::agent::Agent;
+use crate::model::agent::{Agent, Voicemail};
 use crate::model::call::{Surface, Then};
 use crate::model::purpose::{Direction, Mode, Purpose};
 use crate::model::{CallerId, PhoneNumber};
+use crate::store::{Db, StoreError};
 
 /// Seconds that a call of an agent's rings at most.
 const RING_S: u32 = 30;
@@ -29,6 +30,26 @@ pub struct Errand {
     pub contact: Option<String>,
     /// What the customer wants remembered of the call; stands over what the agent has.
     pub context: Map<String, Value>,
+}
+
+/// Why an agent cannot be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InUse {
+    /// It talks on live calls.
+    Calls,
+    /// A campaign that is not over wants it.
+    Campaigns,
+}
+
+/// What keeps an agent, by its row, from being deleted.
+///
+/// # Errors
+/// A database that failed.
+pub async fn in_use(db: &Db, agent: i64) -> Result<Option<InUse>, StoreError> {
+    if db.agent_has_calls(agent).await? {
+        return Ok(Some(InUse::Calls));
+    }
+    Ok(db.agent_has_campaigns(agent).await?.then_some(InUse::Campaigns))
 }
 
 /// Bounds what a key may do by its plan too: the smallest limit holds (CONTRACT 0.8).
@@ -56,7 +77,8 @@ pub fn call_by_agent(agent: &Agent, errand: Errand, key: &ApiKey, settings: &con
         to: errand.to,
         caller_id: errand.from,
         webhook_url: None,
-        use_amd: false,
+        // Whoever does the same for people and machines needs to wait for no verdict.
+        use_amd: own.voicemail != Voicemail::Continue,
         voice_name: own.voice.clone(),
         ring_timeout_s: RING_S,
         max_duration_s: own.max_call_duration_s,

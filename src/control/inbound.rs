@@ -22,7 +22,6 @@ use crate::model::purpose::{Direction, Mode, Purpose};
 use crate::model::{CallerId, Now, PhoneNumber};
 use crate::store::StoreError;
 use crate::store::agents::AgentName;
-use crate::store::keys::KeyFilter;
 use crate::store::numbers::{Number, OnCall};
 use crate::store::tenants::SUSPENDED;
 
@@ -36,9 +35,6 @@ const VOICE: &str = "en-US-Neural2-A";
 
 /// After its sound a call is ended at once, but for what is still on its way.
 const LAST_WORDS_MS: u32 = 200;
-
-/// Keys of a tenant that are looked at for one that lives.
-const KEYS_LOOKED_AT: u32 = 100;
 
 /// Where the engine puts calls that came in, and where they are taken from.
 pub fn queue() -> (mpsc::Sender<Incoming>, mpsc::Receiver<Incoming>) {
@@ -209,10 +205,7 @@ impl Calls {
 
     /// The oldest of a tenant's keys that lives; that of the programs on this machine only where there is no other.
     async fn oldest_key(&self, tenant: &str, now: Now) -> Result<Option<ApiKey>, StoreError> {
-        let filter = KeyFilter { tenant: Some(tenant.to_owned()), revoked: Some(false) };
-        let (keys, _) = self.rooms.db.keys_page(&filter, KEYS_LOOKED_AT, 0).await?;
-        let (local, others): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.key_id == LOCAL_KEY);
-        Ok(others.into_iter().chain(local).find(|key| lives(key, now)))
+        self.rooms.db.oldest_key(tenant, LOCAL_KEY, now.wall).await
     }
 
     /// The one transaction of a call that comes in.

@@ -260,7 +260,7 @@ impl Calls {
     ///
     /// # Errors
     /// [`Refusal::NoTrunks`], [`Refusal::TrunksBusy`], [`Refusal::Unavailable`].
-    pub(super) async fn ways(&self, caller: &Caller, call: CallId) -> Result<Vec<TrunkPlan>, Failure> {
+    pub(super) async fn ways(&self, caller: &Caller) -> Result<Vec<TrunkPlan>, Failure> {
         let now = clock::now();
         let trunks = self.rooms.db.key_trunks(caller.key.id).await?;
         if trunks.is_empty() {
@@ -275,8 +275,9 @@ impl Calls {
         let mut tx = self.rooms.db.begin().await?;
         let turn = tx.next_trunk_cursor(caller.key.id).await?;
         tx.commit().await?;
-        // Nothing is kept of the place that choosing reserves: the engine counts it when it dials.
-        let (choice, routes, _reserved) = self.choose(call, policy, turn, routes, now);
+        // Nothing is kept of the place that choosing reserves: the engine counts it when it dials. It is reserved under an
+        // id of its own, so that giving it back leaves the place of the call that is up alone.
+        let (choice, routes, _reserved) = self.choose(random_call_id()?, policy, turn, routes, now);
         let walk: Vec<TrunkPlan> =
             choice.walk.iter().filter_map(|place| routes.get(*place)?.plan.clone()).collect();
         if walk.is_empty() { Err(Refusal::TrunksBusy.into()) } else { Ok(walk) }
@@ -336,8 +337,8 @@ impl Calls {
         let view = CallView::new(Arc::new(order));
         tx.insert_call(&view).await?;
         // The contact of a campaign is this call's from here on, or the call is not placed.
-        if !tx.claim_contact(&view, now.wall).await? {
-            return Err(Failure::Superseded);
+        if let Some(why) = tx.claim_contact(&view, now.wall).await? {
+            return Err(Failure::Untaken(why));
         }
         tx.commit().await?;
         reserved.keep();

@@ -64,7 +64,7 @@ impl Calls {
     ) -> Result<(), Failure> {
         policy::may_call(&caller.key.policy, &to)?;
         let view = self.answered(caller, call)?;
-        let trunks = self.ways(caller, view.order.id).await?;
+        let trunks = self.ways(caller).await?;
         let order = &view.order;
         let from = match order.purpose.direction {
             Direction::Outbound => order.from.clone(),

@@ -4,10 +4,12 @@
 //! [`called`], what happens on the line in [`line`], how it ends in [`ending`].
 
 mod called;
+mod description;
 mod dial;
 mod ending;
 mod line;
 mod second;
+mod seeds;
 #[cfg(test)]
 mod tests;
 mod unheard;
@@ -18,9 +20,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::sdp::{self, Direction, Local, OfferConfig, Remote};
-use media::{BridgeId, Codec, LegId};
+use media::sdp::{self, Direction, OfferConfig, Remote};
+use media::{BridgeId, LegId};
 use sip::{SessionEvent, Termination};
+
+pub(super) use seeds::Seeds;
 
 use super::Settings;
 use super::gates::Gates;
@@ -31,6 +35,8 @@ use crate::model::Now;
 use crate::model::call::{self, CallOrder, EndReason, Overheard, TrunkPlan};
 use crate::model::event::{CallEvent, DigitSource, Fault, PlayTo};
 use crate::model::trunk::Dtmf;
+use description::{Description, Place};
+
 pub(super) use called::Called;
 
 pub(super) use second::{Second, SecondStep};
@@ -49,15 +55,6 @@ const QUEUED_MAX_MS: u32 = 15 * 60 * 1000;
 const PRESSES_KEPT: usize = 8;
 /// RTP ports tried for one call before it is given up.
 const PORTS_TRIED_MAX: u8 = 8;
-
-/// The random numbers of one call.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seeds {
-    /// `o=` session id.
-    pub(super) sdp_session: u64,
-    /// SSRC, first sequence number and timestamp follow from it.
-    pub(super) media: u64,
-}
 
 /// What the engine does for a call.
 #[derive(Debug)]
@@ -188,13 +185,10 @@ pub(super) struct Call {
     called: Option<Called>,
     pub(super) bridge: BridgeId,
     pub(super) port: u16,
-    /// `o=` of our session descriptions (RFC 3264 §8: one id, the version grows with each change).
-    sdp_session: u64,
-    media_seed: u64,
+    /// Our session descriptions.
+    described: Description,
+    seeds: Seeds,
     ports_tried: u8,
-    sdp_version: u64,
-    /// Our latest session description.
-    described: Bytes,
     phase: Phase,
     dial: Dial,
     placed: bool,
@@ -220,7 +214,8 @@ pub(super) struct Call {
     /// The second leg's port, and whether the leg is open; it stays so until the call ends.
     pub(super) second_port: Option<u16>,
     second_ready: bool,
-    second_version: u64,
+    /// Its session descriptions, of which it has one line for all who are dialled on it.
+    second_described: Description,
     media_closed: bool,
     /// Where the far end says that its sound comes from.
     told_address: Option<SocketAddr>,
@@ -238,11 +233,9 @@ impl Call {
             called: None,
             bridge,
             port,
-            sdp_session: seeds.sdp_session,
-            media_seed: seeds.media,
+            described: Description::new(seeds.sdp_session),
+            seeds,
             ports_tried: 1,
-            sdp_version: 1,
-            described: Bytes::new(),
             phase: Phase::Opening,
             dial,
             placed: false,
@@ -262,7 +255,7 @@ impl Call {
             second: None,
             second_port: None,
             second_ready: false,
-            second_version: 1,
+            second_described: Description::new(seeds.sdp_session ^ 1),
             media_closed: false,
             told_address: None,
             heard_anything: false,
@@ -306,7 +299,7 @@ impl Call {
             leg: CALLEE,
             local: (settings.rtp_bind, self.port).into(),
             settings: settings.leg.clone(),
-            seed: self.media_seed,
+            seed: self.seeds.media,
         }
     }
 
@@ -323,6 +316,7 @@ impl Call {
             t.ring,
             t.max_duration,
             t.amd,
+            t.unheard,
             t.drain,
             t.closing,
             gather,
@@ -385,16 +379,11 @@ impl Call {
         self.dial.hop
     }
 
-    fn local(&self, settings: &Settings) -> Local {
-        let told = self.trunk().and_then(|trunk| trunk.profile.media_address);
+    /// Where our sound is to be sent, as the far end is told it.
+    fn place(&self, settings: &Settings) -> Place {
         let hop = self.trunk().and_then(|trunk| trunk.hops.get(self.dial.hop));
-        let address = hop.map(|hop| settings.media_address_for(hop.address.ip()));
-        Local {
-            address: told.or(address).unwrap_or(settings.media_address),
-            port: self.port,
-            session_id: self.sdp_session,
-            version: self.sdp_version,
-        }
+        let peer = self.called.as_ref().map(|called| called.peer).or(hop.map(|hop| hop.address.ip()));
+        Place::told(settings, self.trunk(), peer, self.port)
     }
 
     /// How digits travel on the present trunk.
@@ -403,7 +392,7 @@ impl Call {
     }
 
     fn offer_config(&self) -> OfferConfig {
-        offer_config(self.trunk())
+        self.seeds.offer_config(self.trunk(), self.dial.trunk as u64)
     }
 
     /// What the session of the present attempt reports.
@@ -512,49 +501,39 @@ impl Call {
 
     /// A re-INVITE or UPDATE: hold, resume, a moved port (RFC 3264 §8).
     fn offered(&mut self, ctx: &mut Ctx<'_>, offer: Option<&[u8]>) {
-        let config = self.offer_config();
-        let local = self.local(ctx.settings);
-        let Some(offer) = offer else {
-            let ours = self.describe(local, |local| sdp::offer(local, &config, Direction::SendRecv));
-            ctx.steps.push_back(Step::AnswerOffer(ours));
-            return;
-        };
-        let answer = |local: &Local| sdp::answer(local, &config, offer, Direction::SendRecv);
-        match answer(&local) {
-            Ok((_, remote)) => {
-                let ours =
-                    self.describe(local, |local| answer(local).map(|(sdp, _)| sdp).unwrap_or_default());
+        let (place, config) = (self.place(ctx.settings), self.offer_config());
+        match self.described.reply(place, &config, offer) {
+            Ok((ours, remote)) => {
                 ctx.steps.push_back(Step::AnswerOffer(ours));
-                self.connect_again(ctx, remote);
+                if let Some(remote) = remote {
+                    self.connect_again(ctx, remote);
+                }
             }
             Err(_) => ctx.steps.push_back(Step::RefuseOffer(488)),
         }
     }
 
-    /// Our session description, with a new version only when it says something new (RFC 3264 §8): some far ends set
-    /// all media up again when the version moves.
-    fn describe(&mut self, mut local: Local, write: impl Fn(&Local) -> Vec<u8>) -> Bytes {
-        if write(&local) != self.described {
-            self.sdp_version += 1;
-            local.version = self.sdp_version;
-            self.described = write(&local).into();
-        }
-        self.described.clone()
-    }
-
+    /// An answer to an offer of ours. The first one of a call that came in without an offer is where its sound begins.
     fn reconnect(&mut self, ctx: &mut Ctx<'_>, sdp: &[u8]) {
-        if let Ok(remote) = sdp::read_answer(&self.offer_config(), sdp) {
+        let Ok(remote) = sdp::read_answer(&self.offer_config(), sdp) else { return };
+        if self.told_address.is_none() && self.phase == Phase::Answered {
+            self.connect(ctx, remote);
+        } else {
             self.connect_again(ctx, remote);
         }
     }
 
     fn connect_again(&mut self, ctx: &mut Ctx<'_>, remote: Remote) {
-        if self.phase == Phase::Over {
-            return;
+        if self.phase != Phase::Over {
+            self.connect_leg(ctx, CALLEE, remote);
         }
+    }
+
+    /// Sound goes there from here on, or rests as that side wishes.
+    fn connect_leg(&self, ctx: &mut Ctx<'_>, leg: LegId, remote: Remote) {
         let on = remote.direction != Direction::SendRecv;
-        ctx.media(media::Command::Connect { bridge: self.bridge, leg: CALLEE, remote });
-        ctx.media(media::Command::Hold { bridge: self.bridge, leg: CALLEE, on });
+        ctx.media(media::Command::Connect { bridge: self.bridge, leg, remote });
+        ctx.media(media::Command::Hold { bridge: self.bridge, leg, on });
     }
 
     fn terminated(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
@@ -565,15 +544,4 @@ impl Call {
             Phase::Dialing => self.attempt_over(ctx, termination),
         }
     }
-}
-
-/// What is offered on a trunk.
-fn offer_config(trunk: Option<&TrunkPlan>) -> OfferConfig {
-    let names = trunk.map(|trunk| trunk.codecs.as_slice()).unwrap_or_default();
-    let mut codecs: Vec<Codec> = names.iter().filter_map(|name| Codec::from_name(name)).collect();
-    if codecs.is_empty() {
-        codecs = vec![Codec::Pcmu, Codec::Pcma];
-    }
-    let dtmf = trunk.map(|trunk| trunk.profile.dtmf).unwrap_or_default();
-    OfferConfig { codecs, telephone_event: matches!(dtmf, Dtmf::Auto | Dtmf::Rfc4733) }
 }

@@ -348,7 +348,7 @@ impl Driver {
             Request::Watch(trunks) => self.engine.watch(now, trunks),
             Request::Drain(answer) => {
                 self.engine.watch(now, Vec::new());
-                self.engine.close_doors();
+                self.engine.close_doors(now);
                 let hang_up_at = now.mono + self.parts.drain;
                 let give_up_at = hang_up_at + CLOSING_CEILING;
                 self.draining = Some(Draining { answer, hang_up_at: Some(hang_up_at), give_up_at });
@@ -407,10 +407,12 @@ impl Driver {
             match output {
                 Output::Event(event) => {
                     log(&event);
-                    if matches!(event.event, CallEvent::Ended { .. }) {
-                        self.ears.remove(&event.call);
-                    }
+                    let over = matches!(event.event, CallEvent::Ended { .. }).then_some(event.call);
                     (self.parts.events)(event);
+                    // Afterwards: whose ear is closed and who then looks finds that the call is over.
+                    if let Some(call) = over {
+                        self.ears.remove(&call);
+                    }
                 }
                 Output::Overheard(call, what) => self.overheard(call, what),
                 Output::Trunk(trunk, news) => {

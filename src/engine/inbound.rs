@@ -39,6 +39,7 @@ const DIALLED_MAX: usize = 4;
 #[derive(Debug)]
 struct Waiting {
     offer: Option<bytes::Bytes>,
+    peer: IpAddr,
 }
 
 /// See the module's words.
@@ -119,19 +120,23 @@ const NO_ROOM: No = No::Status(503, Some(RETRY_AFTER_S));
 impl Engine {
     /// The trunks that may bring calls from here on. Calls that wait or are up are not touched.
     pub fn direct(&mut self, directory: Arc<Directory>) {
+        self.endpoint.advertise_in(self.settings.told_networks(&directory));
         for trunk in directory.trunks() {
-            for hop in &trunk.hops {
-                self.endpoint.advertise(hop.address.ip(), trunk.profile.external_address);
-            }
+            self.advertise(trunk);
         }
         let sources = directory.sources().into_iter().collect();
         self.endpoint.take_calls(sip::Inbound::From(sources));
         self.desk.directory = directory;
     }
 
-    /// Lets nobody in from here on: 503.
-    pub fn close_doors(&mut self) {
+    /// Lets nobody in from here on, nor those who wait: 503.
+    pub fn close_doors(&mut self, now: Now) {
         self.desk.closed = true;
+        self.desk.until.clear();
+        for session in std::mem::take(&mut self.desk.waiting).into_keys() {
+            self.turn_away(now, session, &NO_ROOM);
+        }
+        self.pump(now);
     }
 
     /// What becomes of a call that came in ([`Output::Incoming`]).
@@ -147,7 +152,8 @@ impl Engine {
                 Ok(())
             }
             Reception::Answer { order, echo } => {
-                self.let_in(now, ticket, order, Called { offer: waiting.offer, echo })
+                let Waiting { offer, peer } = waiting;
+                self.let_in(now, ticket, order, Called { offer, echo, peer })
             }
         };
         self.pump(now);
@@ -162,11 +168,11 @@ impl Engine {
         called: Called,
     ) -> Result<(), CommandError> {
         let id = order.id;
-        let Some(trunk) = order.trunks.first().cloned() else { return Err(CommandError::Unavailable) };
-        if self.desk.closed || self.gates.enter(now.mono, &trunk).is_err() {
+        let trunk = order.trunks.first().cloned().filter(|_| !self.desk.closed);
+        let Some(trunk) = trunk.filter(|trunk| self.gates.enter(now.mono, trunk).is_ok()) else {
             self.turn_away(now, session, &NO_ROOM);
             return Err(CommandError::Unavailable);
-        }
+        };
         let mut call = match self.new_call(now, order) {
             Ok(call) => call,
             Err(error) => {
@@ -217,8 +223,9 @@ impl Engine {
         }
         let (caller, anonymous) = caller(&invite);
         let dialled = dialled(&invite);
+        let peer = invite.peer.addr.ip();
         let incoming = Incoming { ticket: session, trunks: open, dialled, caller, anonymous };
-        self.desk.waiting.insert(session, Waiting { offer: invite.sdp });
+        self.desk.waiting.insert(session, Waiting { offer: invite.sdp, peer });
         self.desk.until.push_back((now.mono + ANSWERED_WITHIN, session));
         self.outputs.push_back(Output::Incoming(incoming));
         Ok(())

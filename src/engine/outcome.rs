@@ -70,6 +70,34 @@ pub(super) fn fault_of(code: u16, rang: bool, cause: &TerminationCause) -> Fault
     }
 }
 
+/// Whether this way of a trunk is down, so that another of its ways may do better (RFC 3263 §4.3).
+pub(super) fn is_down(cause: &TerminationCause) -> bool {
+    match cause {
+        TerminationCause::Rejected { code, .. } => *code == 503,
+        TerminationCause::NoResponse | TerminationCause::TimedOut | TerminationCause::Transport => true,
+        TerminationCause::Redirected { .. }
+        | TerminationCause::Cancelled
+        | TerminationCause::Bye
+        | TerminationCause::Expired
+        | TerminationCause::Internal => false,
+    }
+}
+
+/// What the end of an answered session comes to, and the Q.850 cause to tell where the far end told none.
+pub(super) fn of_end(cause: &TerminationCause) -> (EndReason, u16) {
+    match cause {
+        TerminationCause::Bye => (EndReason::NormalHangup, cause::NORMAL),
+        TerminationCause::Rejected { .. }
+        | TerminationCause::Redirected { .. }
+        | TerminationCause::Cancelled
+        | TerminationCause::NoResponse
+        | TerminationCause::TimedOut
+        | TerminationCause::Expired
+        | TerminationCause::Transport
+        | TerminationCause::Internal => (EndReason::TrunkFailure, cause::FAILURE),
+    }
+}
+
 /// No usable answer at all: silence, a dead transport, an unusable session description.
 pub(super) fn of_silence(rang: bool) -> Outcome {
     after_ringing(Outcome::NextTrunk(cause::FAILURE), rang)

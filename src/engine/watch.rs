@@ -15,11 +15,15 @@ use crate::model::trunk::{TrunkNews, TrunkWatch};
 
 /// Trunks watched at most.
 const WATCHES_MAX: usize = 1000;
+/// A registration that could not begin, because the endpoint was full, is tried again so long after.
+const BEGIN_AGAIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Watched {
     wish: TrunkWatch,
     registration: Option<ErrandId>,
+    /// When one that could not begin is tried again.
+    register_at: Option<Instant>,
     ping: Option<ErrandId>,
     ping_at: Option<Instant>,
 }
@@ -30,6 +34,31 @@ pub(super) struct Watches {
     trunks: BTreeMap<String, Watched>,
     /// Whose errand it is; those of trunks that are gone stay until their last event.
     errands: BTreeMap<ErrandId, String>,
+    /// The first of all that is due.
+    next: Option<Instant>,
+}
+
+impl Watched {
+    /// Begins to be registered, or tries again later.
+    fn register(&mut self, now: Instant, endpoint: &mut Endpoint, errands: &mut BTreeMap<ErrandId, String>) {
+        let wish = &self.wish;
+        let credentials =
+            sip::Credentials { username: wish.username.clone(), password: wish.password.0.clone() };
+        let registrar = Registrar {
+            uri: sip::Uri::sip_at("", host(&wish.host), wish.port),
+            address: sip::Uri::sip_at(&wish.username, host(&wish.host), None),
+            peer: peer(endpoint, &wish.hop),
+            credentials: Some(credentials),
+            expires_s: wish.register_expires_s,
+        };
+        self.registration = endpoint.register(now, registrar).ok();
+        match self.registration {
+            Some(id) => {
+                errands.insert(id, wish.endpoint.clone());
+            }
+            None => self.register_at = Some(now + BEGIN_AGAIN),
+        }
+    }
 }
 
 impl Watches {
@@ -46,6 +75,12 @@ impl Watches {
                 endpoint.unregister(now, registration);
             }
         }
+        self.find_next();
+    }
+
+    fn find_next(&mut self) {
+        let due = |watched: &Watched| [watched.ping_at, watched.register_at];
+        self.next = self.trunks.values().flat_map(due).flatten().min();
     }
 
     fn adopt(
@@ -64,38 +99,26 @@ impl Watches {
                     endpoint.unregister(now, old);
                 }
                 let registration = known.registration.filter(|_| same);
-                Watched { registration, ping: None, ping_at: interval(&wish), wish }
+                Watched { registration, register_at: None, ping: None, ping_at: interval(&wish), wish }
             }
-            None => Watched { registration: None, ping: None, ping_at: interval(&wish), wish },
+            None => {
+                Watched { registration: None, register_at: None, ping: None, ping_at: interval(&wish), wish }
+            }
         };
         endpoint.advertise(next.wish.hop.address.ip(), next.wish.external_address);
         if next.wish.register && next.registration.is_none() {
-            next.registration = self.register(now, endpoint, &next.wish);
+            next.register(now, endpoint, &mut self.errands);
         }
         next
     }
 
-    fn register(&mut self, now: Instant, endpoint: &mut Endpoint, wish: &TrunkWatch) -> Option<ErrandId> {
-        let credentials =
-            sip::Credentials { username: wish.username.clone(), password: wish.password.0.clone() };
-        let registrar = Registrar {
-            uri: sip::Uri::sip_at("", host(&wish.host), wish.port),
-            address: sip::Uri::sip_at(&wish.username, host(&wish.host), None),
-            peer: peer(endpoint, &wish.hop),
-            credentials: Some(credentials),
-            expires_s: wish.register_expires_s,
-        };
-        let id = endpoint.register(now, registrar).ok()?;
-        self.errands.insert(id, wish.endpoint.clone());
-        Some(id)
-    }
-
     /// When [`Watches::timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.trunks.values().filter_map(|watched| watched.ping_at).min()
+        self.next
     }
 
-    /// Sends the OPTIONS that are due. One that is still unanswered when the next is due was missed.
+    /// Sends the OPTIONS that are due, and begins registrations that could not begin. OPTIONS that are still unanswered when
+    /// the next are due were missed.
     pub(super) fn timeout(
         &mut self,
         now: Instant,
@@ -103,7 +126,13 @@ impl Watches {
         ours: IpAddr,
     ) -> Vec<(String, TrunkNews)> {
         let mut news = Vec::new();
+        if self.next.is_none_or(|next| next > now) {
+            return news;
+        }
         for (name, watched) in &mut self.trunks {
+            if watched.register_at.take_if(|at| *at <= now).is_some() {
+                watched.register(now, endpoint, &mut self.errands);
+            }
             if watched.ping_at.is_none_or(|at| at > now) {
                 continue;
             }
@@ -121,6 +150,7 @@ impl Watches {
                 watched.ping = Some(id);
             }
         }
+        self.find_next();
         news
     }
 
@@ -262,6 +292,24 @@ mod tests {
         let told = bed.answer(&last, "200 OK", "");
         assert_eq!(told, Some(("a".to_owned(), TrunkNews::Unregistered)));
         assert!(bed.watches.errands.is_empty());
+    }
+
+    #[test]
+    fn a_registration_that_could_not_begin_is_tried_again() {
+        let mut bed = Bed::new();
+        // So full that nothing more can begin.
+        let full = sip::Config { max_transactions: 0, ..sip::Config::new("192.0.2.9:5060".parse().unwrap()) };
+        let room = std::mem::replace(&mut bed.endpoint, Endpoint::new(full, [7; 32]));
+        bed.set(vec![TrunkWatch { options_interval_s: 0, ..wish("a") }]);
+        assert!(bed.sent().is_empty());
+        bed.endpoint = room;
+        let due = bed.watches.deadline().unwrap();
+        bed.due();
+        assert!(bed.sent().is_empty(), "not before its time");
+        bed.now = due;
+        bed.due();
+        assert!(bed.sent().remove(0).starts_with("REGISTER "));
+        assert_eq!(bed.watches.deadline(), None);
     }
 
     #[test]

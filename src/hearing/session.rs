@@ -214,7 +214,8 @@ impl Flow {
         dialogue: &mut Dialogue,
     ) -> Result<(), Trouble> {
         send_all(socket, socketed.opening(&self.listening)).await?;
-        while let Some(utterance) = self.waiting.pop_front() {
+        // It is forgotten when it was sent whole: another connection, or another recogniser, gets it otherwise.
+        while let Some(utterance) = self.waiting.front() {
             let mut frame: Frame = [0; media::FRAME];
             let silence = std::iter::repeat_n(&[][..], SILENT_FRAMES);
             for piece in utterance.chunks(media::FRAME).chain(silence) {
@@ -222,6 +223,7 @@ impl Flow {
                 frame[..piece.len()].copy_from_slice(piece);
                 send_all(socket, dialogue.hear(&frame)).await?;
             }
+            self.waiting.pop_front();
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::model::CallId;
 use crate::model::call::CallView;
 use crate::model::event::{CallEvent, Stamped};
 use crate::store::calls::outcome;
+use crate::store::endpoints::Subscribed;
 use crate::store::outbox::NewDelivery;
 use crate::store::recordings::{RecordingEnd, RecordingState};
 use crate::store::rows::event_data;
@@ -39,6 +40,7 @@ struct Group {
     views: BTreeMap<CallId, Arc<CallView>>,
     unsaved: BTreeSet<CallId>,
     written: Written,
+    subscribed: Subscribed,
 }
 
 impl Recorder {
@@ -56,7 +58,12 @@ impl Recorder {
     /// Writes the events in order in one transaction. Each comes with its call's view after it, or without where
     /// the call is no longer live; that view is then the saved one with the event applied.
     pub async fn write(&self, batch: &[(Stamped, Option<Arc<CallView>>)]) -> Result<Written, StoreError> {
-        let mut group = Group::default();
+        // Asked before anything is locked: a second connection is never waited for with locks held.
+        let subscribed = match self.subscribed {
+            Some(_) => self.db.subscribed().await?,
+            None => Subscribed::default(),
+        };
+        let mut group = Group { subscribed, ..Group::default() };
         let mut tx = self.db.begin().await?;
         let taken = self.lock(&mut tx, batch).await?;
         for (stamped, view) in batch {
@@ -69,7 +76,7 @@ impl Recorder {
             }
             let view = match view {
                 Some(view) => view.clone(),
-                None => match self.saved(&group, stamped).await {
+                None => match Self::saved(&mut tx, &group, stamped).await {
                     Ok(Some(view)) => view,
                     Ok(None) => {
                         tracing::error!(call = %stamped.call, event = stamped.event.name(), "not an event of a call");
@@ -113,10 +120,14 @@ impl Recorder {
 
     /// The view of a call that has left the live map, after the event. `None` if there is no such call, and for a
     /// second end.
-    async fn saved(&self, group: &Group, stamped: &Stamped) -> Result<Option<Arc<CallView>>, StoreError> {
+    async fn saved(
+        tx: &mut Tx,
+        group: &Group,
+        stamped: &Stamped,
+    ) -> Result<Option<Arc<CallView>>, StoreError> {
         let before = match group.views.get(&stamped.call) {
             Some(view) => Some((**view).clone()),
-            None => self.db.call(stamped.call).await?,
+            None => tx.call(stamped.call).await?,
         };
         let second_end =
             |view: &CallView| view.end.is_some() && matches!(stamped.event, CallEvent::Ended { .. });
@@ -144,9 +155,13 @@ impl Recorder {
         if matches!(stamped.event, CallEvent::Ended { .. }) {
             tx.finish_contact(&view, stamped.at).await?;
         }
+        if let CallEvent::Digit { digit, .. } = stamped.event {
+            tx.opt_out(&view, digit, stamped.at).await?;
+        }
         group.written.deliveries += self.promise(tx, stamped, &view).await?;
         if let Some(format) = self.subscribed {
-            let promised = subscribers::promise(&self.db, tx, format, stamped, &view).await?;
+            let endpoints = group.subscribed.of(&view.order.tenant);
+            let promised = subscribers::promise(endpoints, tx, format, stamped, &view).await?;
             group.written.deliveries += promised;
         }
         group.unsaved.insert(stamped.call);
@@ -213,6 +228,7 @@ async fn move_money(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Result<(
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
         | CallEvent::Said { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::ContextChanged { .. }
         | CallEvent::HandedOff { .. }
         | CallEvent::TransferStarted { .. }
@@ -255,6 +271,7 @@ async fn keep_recording(tx: &mut Tx, stamped: &Stamped, view: &CallView) -> Resu
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
         | CallEvent::Said { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::ContextChanged { .. }
         | CallEvent::HandedOff { .. }
         | CallEvent::TransferStarted { .. }

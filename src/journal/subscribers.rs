@@ -4,26 +4,23 @@
 
 use crate::model::call::CallView;
 use crate::model::event::{CallEvent, Stamped};
+use crate::store::endpoints::Endpoint;
 use crate::store::outbox::NewDelivery;
-use crate::store::{Db, StoreError, Tx};
+use crate::store::{StoreError, Tx};
 use crate::webhook::Format;
 
 /// Promises an event; how many deliveries came of it.
 pub(super) async fn promise(
-    db: &Db,
+    endpoints: &[Endpoint],
     tx: &mut Tx,
     format: &'static dyn Format,
     stamped: &Stamped,
     view: &CallView,
 ) -> Result<usize, StoreError> {
     let order = &view.order;
-    let endpoints = db.subscribers(&order.tenant).await?;
-    if endpoints.is_empty() {
-        return Ok(0);
-    }
     let mut turns = None;
     let mut promised = 0;
-    for endpoint in endpoints.iter() {
+    for endpoint in endpoints {
         let sequence = tx.bodies(order.id, &endpoint.about.url).await? + 1;
         let mut bodies = format.render(stamped, view, sequence);
         bodies.retain(|body| endpoint.about.events.iter().any(|wanted| wanted == body.event));

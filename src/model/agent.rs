@@ -28,6 +28,70 @@ impl AgentKind {
     }
 }
 
+/// What an agent does where answering-machine detection says that a machine answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Voicemail {
+    /// It goes on as with a person; nothing is detected.
+    #[default]
+    Continue,
+    /// It hangs up.
+    HangUp,
+    /// It says this after the greeting, and hangs up.
+    Message(String),
+}
+
+impl Voicemail {
+    /// The word of the database and of the surfaces.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Continue => "continue",
+            Self::HangUp => "hangup",
+            Self::Message(_) => "message",
+        }
+    }
+
+    /// What it says.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Message(text) => Some(text),
+            Self::Continue | Self::HangUp => None,
+        }
+    }
+
+    /// Reads [`Voicemail::as_str`] and [`Voicemail::message`]; `None` for another word, and for a message of no words.
+    pub fn from_text(word: &str, message: Option<&str>) -> Option<Self> {
+        match word {
+            "continue" => Some(Self::Continue),
+            "hangup" => Some(Self::HangUp),
+            "message" => {
+                let text = message.filter(|text| !text.trim().is_empty())?;
+                Some(Self::Message(text.to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Names of the functions that every agent's language model may call; no customer's function has one of them.
+pub const OWN_TOOLS: [&str; 4] = ["hang_up", "transfer", "send_dtmf", "gather_digits"];
+
+/// A function of the customer's that the language model may call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentTool {
+    /// Letters, digits, `_` and `-`; unlike all others of the agent.
+    pub name: String,
+    /// For the model: what it does and when to call it.
+    pub description: String,
+    /// JSON schema of its arguments.
+    pub parameters: Map<String, Value>,
+    /// Where calls of it are posted.
+    pub url: String,
+    /// How long it may take, milliseconds.
+    pub timeout_ms: u32,
+    /// Said when it is called while nothing is being said.
+    pub filler: Option<String>,
+}
+
 /// An agent of a tenant's. One row serves both surfaces that have agents; each prints its own form of the id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agent {
@@ -79,4 +143,8 @@ pub struct AgentSettings {
     pub relay_url: Option<String>,
     /// The call goes on when that application is done; otherwise it is hung up.
     pub relay_keeps: bool,
+    /// What it does where a machine answers.
+    pub voicemail: Voicemail,
+    /// The customer's functions that its language model may call.
+    pub tools: Vec<AgentTool>,
 }

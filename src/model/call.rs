@@ -380,6 +380,7 @@ impl CallView {
             | CallEvent::Digit { .. }
             | CallEvent::Played { .. }
             | CallEvent::Said { .. }
+            | CallEvent::TurnTimed(_)
             | CallEvent::TransferStarted { .. }
             | CallEvent::TransferFailed { .. }
             | CallEvent::Unheard { .. }

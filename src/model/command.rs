@@ -158,6 +158,8 @@ pub enum Overheard {
     },
     /// The call was transferred: there is nothing more to do.
     Transferred,
+    /// A transfer came to nothing: the call goes on as before.
+    TransferFailed,
 }
 
 /// A command was taken.

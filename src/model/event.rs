@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::call::{Amd, EndReason};
+use super::turn::{Span, TurnTimes};
 use super::{CallId, PhoneNumber, Timestamp};
 
 /// Where a key press was heard.
@@ -259,7 +260,11 @@ pub enum CallEvent {
         text: String,
         /// Counts the turns of the call from 1.
         turn: u32,
+        /// When, where that is known.
+        span: Option<Span>,
     },
+    /// An answer of the agent's was given, or given up: how long it took.
+    TurnTimed(Box<TurnTimes>),
     /// What the customer wants remembered of the call is this from here on.
     ContextChanged {
         /// All of it.
@@ -330,6 +335,7 @@ impl CallEvent {
             Self::TransferFailed { .. } => "transfer_failed",
             Self::Transferred => "transferred",
             Self::Said { .. } => "said",
+            Self::TurnTimed(_) => "turn_timed",
             Self::Unheard { .. } => "unheard",
             Self::Ended { .. } => "ended",
         }

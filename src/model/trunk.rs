@@ -96,6 +96,35 @@ impl Dtmf {
     }
 }
 
+/// Whether sound is encrypted on a trunk, by SRTP with keys in the session description (CONTRACT 0.8 `srtp`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Srtp {
+    /// It is not.
+    #[default]
+    Never,
+    /// Where the far end can.
+    Optional,
+    /// Always; a call that cannot be is given up.
+    Required,
+}
+
+/// Every [`Srtp`] with its word.
+pub const SRTP_WORDS: &[(Srtp, &str)] =
+    &[(Srtp::Never, "never"), (Srtp::Optional, "optional"), (Srtp::Required, "required")];
+
+impl Srtp {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        SRTP_WORDS.iter().find(|(srtp, _)| *srtp == self).map_or("never", |(_, word)| word)
+    }
+
+    /// Reads [`Srtp::as_str`].
+    pub fn from_text(text: &str) -> Option<Self> {
+        SRTP_WORDS.iter().find(|(_, word)| *word == text).map(|(srtp, _)| *srtp)
+    }
+}
+
 /// A header that tells the trunk who calls, beside From.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -219,6 +248,8 @@ pub struct TrunkProfile {
     pub register_expires_s: u32,
     /// Calls that come in must show the trunk's credentials.
     pub auth_inbound: bool,
+    /// Whether sound is encrypted.
+    pub srtp: Srtp,
     /// How digits travel.
     pub dtmf: Dtmf,
     /// How the callee's number is written.
@@ -258,6 +289,7 @@ impl Default for TrunkProfile {
             register: false,
             register_expires_s: 300,
             auth_inbound: false,
+            srtp: Srtp::default(),
             dtmf: Dtmf::Auto,
             number_format: NumberFormat::default(),
             country_code: String::new(),

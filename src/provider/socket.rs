@@ -1,7 +1,7 @@
 //! WebSockets to services (RFC 6455), over TCP or TLS. Owns connecting, time limits and pings; what is said on them is
 //! for others to know.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -136,7 +136,12 @@ async fn dial(url: &Url) -> Result<Box<dyn Wire>, Trouble> {
     Ok(Box::new(stream))
 }
 
+/// What TLS is spoken with. The system's authorities are read once.
 fn tls() -> Result<TlsConnector, Trouble> {
+    static CONNECTOR: OnceLock<TlsConnector> = OnceLock::new();
+    if let Some(connector) = CONNECTOR.get() {
+        return Ok(connector.clone());
+    }
     let mut roots = RootCertStore::empty();
     // One odd certificate of the system's is no reason to believe none of the others.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -145,5 +150,5 @@ fn tls() -> Result<TlsConnector, Trouble> {
         .map_err(|_| Trouble::Settings("TLS cannot be set up"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(CONNECTOR.get_or_init(|| TlsConnector::from(Arc::new(config))).clone())
 }

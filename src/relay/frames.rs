@@ -11,6 +11,8 @@ const KEYS_MAX: usize = 64;
 const LOOPS_MAX: u32 = 1000;
 /// Of a frame that cannot be read this much is said back, characters.
 const QUOTED_MAX: usize = 200;
+/// Longest name of a language, bytes (RFC 5646 §4.4.1).
+const LANGUAGE_MAX: usize = 35;
 /// Longest `handoffData`, bytes.
 const HANDOFF_MAX: usize = 16 * 1024;
 
@@ -27,18 +29,26 @@ impl Interruptible {
     /// Both, as where nothing is said.
     pub const ANY: Self = Self { speech: true, dtmf: true };
 
-    fn read(value: Option<&Value>) -> Option<Self> {
-        let of = |speech, dtmf| Some(Self { speech, dtmf });
+    /// Nothing may.
+    pub const NONE: Self = Self { speech: false, dtmf: false };
+
+    /// Reads one of the protocol's words: `any` and `true`, `none` and `false`, `speech`, `dtmf`.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "any" | "true" => Some(Self::ANY),
+            "none" | "false" => Some(Self::NONE),
+            "speech" => Some(Self { speech: true, dtmf: false }),
+            "dtmf" => Some(Self { speech: false, dtmf: true }),
+            _ => None,
+        }
+    }
+
+    /// What a frame says of it; the inner `None`: nothing.
+    fn read(value: Option<&Value>) -> Option<Option<Self>> {
         match value {
-            None | Some(Value::Null | Value::Bool(true)) => Some(Self::ANY),
-            Some(Value::Bool(false)) => of(false, false),
-            Some(Value::String(word)) => match word.as_str() {
-                "any" => Some(Self::ANY),
-                "none" => of(false, false),
-                "speech" => of(true, false),
-                "dtmf" => of(false, true),
-                _ => None,
-            },
+            None | Some(Value::Null) => Some(None),
+            Some(Value::Bool(all)) => Some(Some(if *all { Self::ANY } else { Self::NONE })),
+            Some(Value::String(word)) => Self::from_word(word).map(Some),
             Some(Value::Number(_) | Value::Array(_) | Value::Object(_)) => None,
         }
     }
@@ -53,10 +63,12 @@ pub enum FromApplication {
         token: String,
         /// It ends the turn.
         last: bool,
-        /// What may interrupt it.
-        interruptible: Interruptible,
-        /// The next turn may take its place.
-        preemptible: bool,
+        /// Its language (BCP 47), where it is another one.
+        lang: Option<String>,
+        /// What may interrupt it; `None`: as the session has it.
+        interruptible: Option<Interruptible>,
+        /// The next turn may take its place; `None`: as the session has it.
+        preemptible: Option<bool>,
     },
     /// A sound from somewhere.
     Play {
@@ -64,15 +76,20 @@ pub enum FromApplication {
         source: String,
         /// How often, at least once.
         loops: u32,
-        /// What may interrupt it.
-        interruptible: Interruptible,
-        /// The next turn may take its place.
-        preemptible: bool,
+        /// What may interrupt it; `None`: as the session has it.
+        interruptible: Option<Interruptible>,
+        /// The next turn may take its place; `None`: as the session has it.
+        preemptible: Option<bool>,
     },
     /// Keys to be pressed.
     SendDigits(String),
-    /// Another language from here on.
-    Language,
+    /// Other languages (BCP 47) from here on; at least one of them.
+    Language {
+        /// Of what is said.
+        speech: Option<String>,
+        /// Of what is heard.
+        hearing: Option<String>,
+    },
     /// The session is over; words for whoever takes the call.
     End(Option<String>),
 }
@@ -96,11 +113,29 @@ fn object(text: &str) -> Option<(Map<String, Value>, String)> {
     Some((fields, kind))
 }
 
-fn flag(fields: &Map<String, Value>, name: &str) -> Option<bool> {
+/// A field that need not be there: the outer `None` is a value that it cannot have, the inner one is none at all.
+fn flag(fields: &Map<String, Value>, name: &str) -> Option<Option<bool>> {
     match fields.get(name) {
-        None | Some(Value::Null) => Some(false),
-        Some(value) => value.as_bool(),
+        None | Some(Value::Null) => Some(None),
+        Some(value) => value.as_bool().map(Some),
     }
+}
+
+/// The same for a language; an empty one is none.
+fn language(fields: &Map<String, Value>, name: &str) -> Option<Option<String>> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => match value.as_str()? {
+            "" => Some(None),
+            tag => is_language(tag).then(|| Some(tag.to_owned())),
+        },
+    }
+}
+
+/// Whether a text has the form of a language (BCP 47); `multi` is one to those who use it.
+pub fn is_language(tag: &str) -> bool {
+    let part = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    tag.len() <= LANGUAGE_MAX && tag.split('-').all(part)
 }
 
 fn text_of<'a>(fields: &'a Map<String, Value>, name: &str, most: usize) -> Option<&'a str> {
@@ -122,7 +157,8 @@ impl FromApplication {
         Some(match kind.as_str() {
             "text" => Self::Text {
                 token: text_of(&fields, "token", TEXT_MAX)?.to_owned(),
-                last: flag(&fields, "last")?,
+                last: flag(&fields, "last")?.unwrap_or(false),
+                lang: language(&fields, "lang")?,
                 interruptible: interruptible()?,
                 preemptible: flag(&fields, "preemptible")?,
             },
@@ -147,11 +183,12 @@ impl FromApplication {
                 Self::SendDigits(digits.to_owned())
             }
             "language" => {
-                let named = |name| fields.get(name).is_some_and(Value::is_string);
-                if !named("ttsLanguage") && !named("transcriptionLanguage") {
+                let speech = language(&fields, "ttsLanguage")?;
+                let hearing = language(&fields, "transcriptionLanguage")?;
+                if speech.is_none() && hearing.is_none() {
                     return None;
                 }
-                Self::Language
+                Self::Language { speech, hearing }
             }
             "end" => match fields.get("handoffData") {
                 None | Some(Value::Null) => Self::End(None),
@@ -209,6 +246,17 @@ pub fn parameters(context: &Map<String, Value>) -> Map<String, Value> {
     context.iter().map(|(name, value)| (name.clone(), Value::String(text(value)))).collect()
 }
 
+/// The far end said something; `last`: it is said to its end.
+pub fn prompt(text: &str, language: &str, last: bool) -> String {
+    // Where the language is found out by the recogniser, the primary tag is all that is known of it.
+    json!({ "type": "prompt", "voicePrompt": text, "lang": language, "last": last }).to_string()
+}
+
+/// What only tells how the session does, for applications that asked for it.
+pub fn info(name: &str, value: &str) -> String {
+    json!({ "type": "info", "name": name, "value": value }).to_string()
+}
+
 /// The far end pressed a key.
 pub fn dtmf(digit: char) -> String {
     json!({ "type": "dtmf", "digit": digit.to_string() }).to_string()
@@ -230,6 +278,16 @@ pub fn error(description: &str) -> String {
 /// Words for the caller, as an application says them.
 pub fn text(token: &str, last: bool) -> String {
     json!({ "type": "text", "token": token, "last": last }).to_string()
+}
+
+/// Keys to be pressed, as an application says it.
+pub fn send_digits(digits: &str) -> String {
+    json!({ "type": "sendDigits", "digits": digits }).to_string()
+}
+
+/// The application is done; why, for whoever takes the call.
+pub fn end(handoff: &Value) -> String {
+    json!({ "type": "end", "handoffData": handoff.to_string() }).to_string()
 }
 
 /// What a platform says that is not ours.
@@ -258,7 +316,10 @@ pub enum FromPlatform {
     /// The caller pressed a key.
     Dtmf(char),
     /// The caller cut us short.
-    Interrupt,
+    Interrupt {
+        /// As much of our turn as was heard.
+        heard: String,
+    },
     /// The platform did not like something.
     Error(String),
     /// What only tells how the platform does.
@@ -279,7 +340,11 @@ impl FromPlatform {
         let word = |name: &str| text_of(&fields, name, 256).unwrap_or_default().to_owned();
         Some(match kind.as_str() {
             "setup" => Self::Setup {
-                call: text_of(&fields, "callSid", 64)?.to_owned(),
+                // Telnyx names its calls by ids of its own beside, or instead.
+                call: ["callSid", "callControlId"]
+                    .into_iter()
+                    .find_map(|name| text_of(&fields, name, 256))?
+                    .to_owned(),
                 from: word("from"),
                 to: word("to"),
                 inbound: !word("direction").starts_with("outbound"),
@@ -295,7 +360,9 @@ impl FromPlatform {
                 last: fields.get("last").is_none_or(|last| last.as_bool().unwrap_or(true)),
             },
             "dtmf" => Self::Dtmf(text_of(&fields, "digit", 8)?.chars().next()?),
-            "interrupt" => Self::Interrupt,
+            "interrupt" => Self::Interrupt {
+                heard: text_of(&fields, "utteranceUntilInterrupt", TEXT_MAX).unwrap_or_default().to_owned(),
+            },
             "error" => Self::Error(word("description")),
             "info" => Self::Info,
             _ => return None,
@@ -315,8 +382,9 @@ mod tests {
             FromApplication::Text {
                 token: "Sure, ".into(),
                 last: false,
-                interruptible: Interruptible::ANY,
-                preemptible: false
+                lang: None,
+                interruptible: Some(Interruptible::ANY),
+                preemptible: None
             }
         );
         assert_eq!(
@@ -326,15 +394,18 @@ mod tests {
             FromApplication::Play {
                 source: "https://files.example/hold.wav".into(),
                 loops: 1000,
-                interruptible: Interruptible { speech: false, dtmf: true },
-                preemptible: false
+                interruptible: Some(Interruptible { speech: false, dtmf: true }),
+                preemptible: None
             }
         );
         assert_eq!(
             read(r##"{"type":"sendDigits","digits":"1ww204#"}"##),
             FromApplication::SendDigits("1ww204#".into())
         );
-        assert_eq!(read(r#"{"type":"language","ttsLanguage":"fr-FR"}"#), FromApplication::Language);
+        assert_eq!(
+            read(r#"{"type":"language","ttsLanguage":"fr-FR"}"#),
+            FromApplication::Language { speech: Some("fr-FR".into()), hearing: None }
+        );
         assert_eq!(read(r#"{"type":"end","handoffData":"{}"}"#), FromApplication::End(Some("{}".into())));
         assert_eq!(read(r#"{"type":"end"}"#), FromApplication::End(None));
     }
@@ -352,6 +423,11 @@ mod tests {
             r#"{"type":"sendDigits","digits":"12a"}"#,
             r#"{"type":"sendDigits","digits":""}"#,
             r#"{"type":"language"}"#,
+            r#"{"type":"language","ttsLanguage":7,"transcriptionLanguage":"de"}"#,
+            r#"{"type":"language","ttsLanguage":"no language"}"#,
+            r#"{"type":"text","token":"a","lang":"../x"}"#,
+            r#"{"type":"text","token":"a","interruptible":"sometimes"}"#,
+            r#"{"type":"text","token":"a","interruptible":1}"#,
             r#"{"type":"end","handoffData":{}}"#,
             r#"{"type":"play","source":"https://x/y.wav","loop":-1}"#,
             r#"{"type":"play","source":"https://x/y.wav","loop":1001}"#,
@@ -375,8 +451,12 @@ mod tests {
         assert_eq!(FromPlatform::read(r#"{"type":"prompt","voicePrompt":"hi"}"#).unwrap(), whole);
         let interrupt =
             r#"{"type":"interrupt","utteranceUntilInterrupt":"x","durationUntilInterruptMs":"1320"}"#;
-        assert_eq!(FromPlatform::read(interrupt).unwrap(), FromPlatform::Interrupt);
+        assert_eq!(FromPlatform::read(interrupt).unwrap(), FromPlatform::Interrupt { heard: "x".into() });
         assert!(FromPlatform::read(r#"{"type":"setup"}"#).is_err());
+        let telnyx = r#"{"type":"setup","callControlId":"v3:abc","callSessionId":"s","callLegId":"l","callStatus":"active","lang":"en","from":"+1","to":"+2"}"#;
+        assert!(
+            matches!(FromPlatform::read(telnyx).unwrap(), FromPlatform::Setup { call, .. } if call == "v3:abc")
+        );
     }
 
     #[test]

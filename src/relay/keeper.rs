@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use url::Url;
 
 use super::attend::{self, Attendance};
-use super::socket;
-use crate::control::Rooms;
+use super::line::Line;
+use super::options::Options;
+use super::park::{Returned, Whence};
+use super::{Desk, socket};
+use crate::control::apology::apologise;
 use crate::journal::{Notice, Told};
 use crate::model::agent::Agent;
 use crate::model::call::{CallView, CommandError};
@@ -21,13 +25,13 @@ const NOTICES_MAX: usize = 100_000;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts connecting. Ends when aborted.
-pub fn start(rooms: Rooms, client: reqwest::Client) -> JoinHandle<()> {
+pub fn start(desk: Desk) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
-            let mut told = rooms.journal.feed().listen(None, None, NOTICES_MAX);
+            let mut told = desk.rooms.journal.feed().listen(None, None, NOTICES_MAX);
             while let Some(told) = told.recv().await {
                 if let Some(view) = answered(&told) {
-                    tokio::spawn(connect(rooms.clone(), client.clone(), view));
+                    tokio::spawn(connect(desk.clone(), view));
                 }
             }
             tracing::error!("relay applications were not connected in time; calls may have been left silent");
@@ -45,42 +49,57 @@ fn answered(told: &Told) -> Option<Arc<CallView>> {
     }
 }
 
-async fn connect(rooms: Rooms, client: reqwest::Client, view: Arc<CallView>) {
+async fn connect(desk: Desk, view: Arc<CallView>) {
     let order = &view.order;
     let Some(row) = order.purpose.agent else { return };
-    let agent = match rooms.db.agent_ever(&order.tenant, AgentName::Row(row)).await {
+    let agent = match desk.rooms.db.agent_ever(&order.tenant, AgentName::Row(row)).await {
         Ok(Some((agent, _))) => agent,
         Ok(None) => return,
         Err(error) => return tracing::error!(call = %order.id, %error, "an agent could not be read"),
     };
     let Agent { settings, .. } = agent;
     let Some(url) = settings.relay_url else { return };
-    let overheard = match rooms.engine.attend(order.id).await {
+    let overheard = match desk.rooms.engine.attend(order.id).await {
         Ok(overheard) => overheard,
-        // Another application was quicker, or the call is over or not on a line of ours.
-        Err(CommandError::Attended | CommandError::UnknownCall) => return,
-        Err(error) => return tracing::warn!(call = %order.id, %error, "a call could not be attended"),
+        // Another application was quicker, or the call is over, put through, or not on a line of ours.
+        Err(CommandError::Attended | CommandError::UnknownCall | CommandError::Transferring) => return,
+        Err(error) => {
+            tracing::warn!(call = %order.id, %error, "a call could not be attended");
+            return apologise(&desk.rooms, order.id, &order.voice_name).await;
+        }
     };
-    tracing::info!(call = %order.id, "no speech recogniser is configured: the relay application gets keys and no prompts");
-    let mut opened = socket::open(&client, &url, &rooms.config).await;
+    let options = options(&url);
+    let mut opened = socket::open(&desk.means.client, &url, &desk.rooms.config).await;
     if opened.is_err() {
         tokio::time::sleep(AGAIN_AFTER).await;
-        opened = socket::open(&client, &url, &rooms.config).await;
+        opened = socket::open(&desk.means.client, &url, &desk.rooms.config).await;
     }
     match opened {
         Ok(socket) => {
-            let keeps = settings.relay_keeps;
+            let (keeps, language) = (settings.relay_keeps, settings.language);
             let until = Box::pin(std::future::pending());
-            let attendance = Attendance { rooms, client, view, overheard, keeps, until };
-            attend::run(attendance, socket).await;
+            let whence = Whence::Goes { url, options: options.clone() };
+            let attendance = Attendance { desk, view, overheard, keeps, language, whence };
+            attend::run(attendance, Returned { socket, until, options }).await;
         }
         Err(error) => {
             tracing::warn!(call = %order.id, %error, "the relay application cannot be reached");
-            let (tenant, call, at) = (order.tenant.clone(), order.id, crate::clock::now().wall);
-            let message = "The relay application cannot be reached".to_owned();
-            let notice = Notice::Mishap { code: "relay_unreachable", message };
-            rooms.journal.feed().tell(Told { tenant, call, at, notice });
-            attend::apologise(&rooms, order.id, &order.voice_name).await;
+            let line = Line::new(desk, &view);
+            line.mishap("relay_unreachable", "The relay application cannot be reached");
+            drop(overheard);
+            line.apologise().await;
         }
     }
+}
+
+/// How the application wants its session held. One that cannot be understood has it as usual.
+fn options(url: &str) -> Options {
+    let query = Url::parse(url).ok();
+    let pairs: Vec<(String, String)> =
+        query.map(|url| url.query_pairs().into_owned().collect()).unwrap_or_default();
+    let read = Options::read(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    read.unwrap_or_else(|name| {
+        tracing::warn!(name, "a parameter of a relay_url cannot be understood; its session is held as usual");
+        Options::default()
+    })
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval_at, sleep_until};
 
-use super::Until;
 use super::frames::{self, FromPlatform, Malformed};
 use super::session::close;
 use super::socket::{Frame, Gone, Socket};
+use super::{Desk, Until};
 use crate::clock;
 use crate::control::adopt::Adopted;
-use crate::control::{Caller, Calls, Rooms};
+use crate::control::{Caller, Rooms};
 use crate::journal::{Notice, Told};
 use crate::model::agent::{Agent, AgentSettings};
 use crate::model::call::CallView;
@@ -42,19 +42,31 @@ struct Conversation {
     malformed: u8,
 }
 
-/// Serves one platform's connection until either side is done, or `until` ends.
-pub async fn run(rooms: Rooms, calls: Arc<Calls>, caller: Caller, mut socket: Socket, mut until: Until) {
+/// Serves one platform's connection until either side is done, or `until` ends. `caller`: whose key it showed, where it
+/// showed one.
+pub async fn run(desk: Desk, caller: Option<Caller>, mut socket: Socket, mut until: Until) {
+    let Desk { rooms, calls, .. } = desk;
     let first = match tokio::time::timeout(SETUP_WITHIN, socket.receive()).await {
-        Ok(Some(Frame::Text(text))) => FromPlatform::read(&text).ok(),
-        Ok(Some(_) | None) | Err(_) => None,
+        Ok(Frame::Text(text)) => FromPlatform::read(&text).ok(),
+        Ok(_) | Err(_) => None,
     };
     let Some(FromPlatform::Setup { call, from, to, inbound, parameters }) = first else {
-        return socket.close(close::POLICY, "The first message must be setup.").await;
+        return socket.close(close::POLICY, "The first message must be setup.");
     };
     let to = PhoneNumber::parse_lenient(&to).or_else(|| PhoneNumber::from_digits(NOBODY));
     let Some(to) = to else { return };
-    let named = parameters.get("agent_id").and_then(|id| id.as_str());
-    let agent = agent(&rooms, &caller.key.tenant, named, &to).await;
+    let named = parameters.get("agent_id").and_then(|id| id.as_str()).map(str::to_owned);
+    let caller = match caller {
+        Some(caller) => Some(caller),
+        None => calls.caller_of_platform(named.as_deref(), &to).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "whose a platform's call is could not be looked up");
+            None
+        }),
+    };
+    let Some(caller) = caller else {
+        return socket.close(close::POLICY, "The number is nobody's here.");
+    };
+    let agent = agent(&rooms, &caller.key.tenant, named.as_deref(), &to).await;
     let adopted = Adopted {
         id: CallId::from_call_sid(&call),
         direction: if inbound { Direction::Inbound } else { Direction::Outbound },
@@ -68,7 +80,7 @@ pub async fn run(rooms: Rooms, calls: Arc<Calls>, caller: Caller, mut socket: So
         Ok(view) => view,
         Err(error) => {
             tracing::warn!(%error, "a platform's call could not be taken in");
-            return socket.close(close::TRY_LATER, "The call cannot be taken.").await;
+            return socket.close(close::TRY_LATER, "The call cannot be taken.");
         }
     };
     tracing::info!(call = %view.order.id, "no language model is configured: the agent says its fallback");
@@ -80,7 +92,7 @@ pub async fn run(rooms: Rooms, calls: Arc<Calls>, caller: Caller, mut socket: So
         () = &mut until => (close::POLICY, "The key is no longer accepted."),
     };
     calls.give_up(id);
-    socket.close(code, reason).await;
+    socket.close(code, reason);
 }
 
 /// The agent by the name that the platform was told, else by the number that was called.
@@ -107,29 +119,29 @@ impl Conversation {
         let mut alive = Instant::now();
         let greeting = self.settings.as_ref().and_then(|settings| settings.first_message.clone());
         if let Some(greeting) = greeting
-            && self.say(socket, &greeting).await.is_err()
+            && self.say(socket, &greeting).is_err()
         {
             return (close::NORMAL, "");
         }
         loop {
             tokio::select! {
                 frame = socket.receive() => {
-                    let Some(frame) = frame else { return (close::NORMAL, "") };
                     alive = Instant::now();
                     let text = match frame {
                         Frame::Text(text) => text,
                         Frame::Other => String::new(),
-                        Frame::Pong => continue,
+                        Frame::Ping | Frame::Pong => continue,
                         Frame::TooLarge => return (close::TOO_LARGE, "A frame is too large."),
+                        Frame::Closed(_) => return (close::NORMAL, ""),
                     };
-                    match self.frame(socket, &text).await {
+                    match self.frame(socket, &text) {
                         Ok(true) => {}
                         Ok(false) => return (close::POLICY, "Too many consecutive malformed messages."),
                         Err(Gone) => return (close::NORMAL, ""),
                     }
                 }
                 _ = pings.tick() => {
-                    if alive.elapsed() > SILENT_MAX || socket.ping().await.is_err() {
+                    if alive.elapsed() > SILENT_MAX || socket.ping().is_err() {
                         return (close::POLICY, "The platform is silent.");
                     }
                 }
@@ -139,7 +151,7 @@ impl Conversation {
     }
 
     /// `false`: too much of what came cannot be read.
-    async fn frame(&mut self, socket: &mut Socket, text: &str) -> Result<bool, Gone> {
+    fn frame(&mut self, socket: &Socket, text: &str) -> Result<bool, Gone> {
         let frame = match FromPlatform::read(text) {
             Ok(FromPlatform::Setup { .. }) => {
                 Err(Malformed("Invalid message received: a second setup".into()))
@@ -150,7 +162,7 @@ impl Conversation {
             Ok(frame) => frame,
             Err(Malformed(told)) => {
                 self.malformed += 1;
-                socket.send(frames::error(&told)).await?;
+                socket.send(frames::error(&told))?;
                 return Ok(self.malformed < MALFORMED_MAX);
             }
         };
@@ -162,27 +174,28 @@ impl Conversation {
             }
             FromPlatform::Prompt { text, last: true } => {
                 self.turn += 1;
-                self.record(CallEvent::Said { by: Speaker::Caller, text, turn: self.turn });
+                self.record(CallEvent::Said { by: Speaker::Caller, text, turn: self.turn, span: None });
                 let answer = self.rooms.config.agent.fallback_text.clone();
-                self.say(socket, &answer).await?;
+                self.say(socket, &answer)?;
             }
             FromPlatform::Dtmf(digit) => {
                 self.record(CallEvent::Digit { digit, source: DigitSource::Info });
             }
             FromPlatform::Error(description) => {
-                tracing::warn!(call = %self.view.order.id, %description, "the platform complains");
+                // Its words may quote what was said.
+                tracing::warn!(call = %self.view.order.id, bytes = description.len(), "the platform complains");
             }
-            FromPlatform::Setup { .. } | FromPlatform::Interrupt | FromPlatform::Info => {}
+            FromPlatform::Setup { .. } | FromPlatform::Interrupt { .. } | FromPlatform::Info => {}
         }
         Ok(true)
     }
 
-    async fn say(&mut self, socket: &mut Socket, words: &str) -> Result<(), Gone> {
-        socket.send(frames::text(words, true)).await?;
+    fn say(&mut self, socket: &Socket, words: &str) -> Result<(), Gone> {
+        socket.send(frames::text(words, true))?;
         self.turn += 1;
         let (by, turn) = (Speaker::Agent, self.turn);
         self.tell(Notice::Saying { by, text: words.to_owned(), turn });
-        self.record(CallEvent::Said { by, text: words.to_owned(), turn });
+        self.record(CallEvent::Said { by, text: words.to_owned(), turn, span: None });
         Ok(())
     }
 

@@ -1,21 +1,25 @@
 //! One ConversationRelay session in which we are the platform (CONTRACT 1.2 `/relay/ws` uses b and c): what an
 //! application says becomes speech in order, what the far end does becomes frames. Pure: frames, things overheard on
-//! the line and finished sounds go in, [`Act`]s come out. It never speaks, dials or waits.
+//! the line, words that were understood and finished sounds go in, [`Act`]s come out. It never speaks, dials or waits.
+//!
+//! The order of frames is that of what happened: an interruption is told before the key or the words that made it, and
+//! what an application still says of a turn that was interrupted is not said (FIELD 3.1.3).
 
-use std::collections::VecDeque;
+mod queue;
+#[cfg(test)]
+mod tests;
 
-use super::clauses::Clauses;
 use super::frames::{self, FromApplication, Interruptible, Setup};
+use super::options::{Options, Sensitivity};
 use crate::model::call::Overheard;
+use crate::model::event::Speaker;
+use crate::speech::Clauses;
+use queue::{Item, Queue, What};
 
 /// Malformed frames in a row that end a session (CONTRACT 1.2, X31).
 const MALFORMED_MAX: u8 = 10;
-/// Clauses and sounds that may wait.
-const QUEUE_MAX: usize = 200;
-/// Of those so many are with the engine, so that one follows the other without a gap and little must be taken back.
-const AHEAD: usize = 2;
-/// And so many are being made into sound.
-const PREPARED: usize = 4;
+/// Frames that may wait for an interruption to be told first.
+const HELD_MAX: usize = 32;
 
 /// The WebSocket's codes (RFC 6455 §7.4.1).
 pub mod close {
@@ -34,8 +38,9 @@ pub mod close {
 pub enum Act {
     /// Send this frame.
     Send(String),
-    /// Make these words into sound, and say so by [`Session::prepared`].
-    Speak(u64, String),
+    /// Make these words into sound, in this language (BCP 47) where it is not the voice's, and say so by
+    /// [`Session::prepared`].
+    Speak(u64, String, Option<String>),
     /// Fetch this sound, and say so likewise.
     Fetch(u64, String),
     /// Play what was prepared under this number.
@@ -44,45 +49,19 @@ pub enum Act {
     Cut,
     /// Press these keys.
     Press(String),
-    /// The agent has said this so far.
-    Saying(String, u32),
-    /// The agent's turn, as far as it was heard.
-    Said(String, u32),
+    /// Listen to the far end in this language from here on (BCP 47), and say what is understood by
+    /// [`Session::understood`].
+    Listen(String),
+    /// This was said so far.
+    Saying(Speaker, String, u32),
+    /// A turn; of the agent's as much as was heard.
+    Said(Speaker, String, u32),
     /// The application gave the call back with these words.
     HandOff(String),
     /// The session is over by the application's will, and everything is said.
     Done,
     /// Close with this code for this reason.
     Close(u16, &'static str),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum What {
-    Clause(String),
-    Sound(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Waiting,
-    Preparing,
-    Ready,
-    Playing,
-}
-
-/// Something to be heard.
-#[derive(Debug)]
-struct Item {
-    number: u64,
-    turn: u32,
-    what: What,
-    /// How often it is still to be heard.
-    loops: u32,
-    ends_turn: bool,
-    interruptible: Interruptible,
-    preemptible: bool,
-    stage: Stage,
-    length_ms: u32,
 }
 
 /// What was heard of a turn.
@@ -97,48 +76,79 @@ struct Heard {
 #[derive(Debug)]
 pub struct Session {
     setup: Setup,
+    options: Options,
+    /// Of what is said; `None`: the voice's own.
+    speech_language: Option<String>,
+    /// Of what is heard.
+    hearing_language: String,
     /// The far end has answered, and the application knows.
     begun: bool,
     clauses: Clauses,
-    items: VecDeque<Item>,
-    next: u64,
+    /// The language of the words that are no clause yet.
+    clause_language: Option<String>,
+    queue: Queue,
+    /// Turns of both sides.
     turn: u32,
+    /// The agent's turn that tokens belong to.
+    writing: u32,
     /// The turn's last token has come, or none yet.
     between_turns: bool,
+    /// Tokens belong to a turn that was interrupted.
+    stale: bool,
     heard: Heard,
     /// What is playing was cut because the far end spoke or pressed a key; told when the engine says how much was heard.
     interrupting: bool,
+    /// What is told after that.
+    held: Vec<Act>,
+    /// The far end began to speak while it could not interrupt, and what it says then is not to be told.
+    masked: bool,
+    /// The application was told that the agent speaks.
+    agent_speaks: bool,
     ending: bool,
     over: bool,
     malformed: u8,
 }
 
 impl Session {
-    /// A session that waits for the answer.
-    pub fn new(setup: Setup) -> Self {
+    /// A session that waits for the answer; `language` is what is listened to where the options do not say.
+    pub fn new(setup: Setup, options: Options, language: &str) -> Self {
         Self {
             setup,
+            speech_language: options.speech_language.clone(),
+            hearing_language: options.hearing_language.clone().unwrap_or_else(|| language.to_owned()),
+            options,
             begun: false,
             clauses: Clauses::default(),
-            items: VecDeque::new(),
-            next: 0,
+            clause_language: None,
+            queue: Queue::default(),
             turn: 0,
+            writing: 0,
             between_turns: true,
+            stale: false,
             heard: Heard::default(),
             interrupting: false,
+            held: Vec::new(),
+            masked: false,
+            agent_speaks: false,
             ending: false,
             over: false,
             malformed: 0,
         }
     }
 
+    /// The session that comes after this one, with an application that came back: it is told all anew, and nothing of
+    /// the old one is said any more.
+    pub fn anew(&self, setup: Setup, options: Options, language: &str) -> Self {
+        let queue = self.queue.emptied();
+        Self { queue, turn: self.turn, ..Self::new(setup, options, language) }
+    }
+
     /// The far end has answered: `setup` goes out, once.
     pub fn begin(&mut self) -> Vec<Act> {
         if std::mem::replace(&mut self.begun, true) {
-            Vec::new()
-        } else {
-            vec![Act::Send(self.setup.frame())]
+            return Vec::new();
         }
+        vec![Act::Send(self.setup.frame()), Act::Listen(self.hearing_language.clone())]
     }
 
     /// A frame of the application's.
@@ -156,29 +166,43 @@ impl Session {
         self.malformed = 0;
         let mut acts = Vec::new();
         match frame {
-            FromApplication::Text { token, last, interruptible, preemptible } => {
-                self.begin_turn(&mut acts);
-                for clause in self.clauses.push(&token, last) {
-                    self.add(What::Clause(clause), 1, interruptible, preemptible, &mut acts);
-                }
-                if last {
-                    self.end_turn();
-                }
+            FromApplication::Text { token, last, lang, interruptible, preemptible } => {
+                let manner = self.manner(interruptible, preemptible);
+                self.text(&token, last, lang, manner, &mut acts);
             }
             FromApplication::Play { source, loops, interruptible, preemptible } => {
+                let (interruptible, preemptible) = self.manner(interruptible, preemptible);
+                self.stale = false;
                 self.begin_turn(&mut acts);
                 self.add(What::Sound(source), loops, interruptible, preemptible, &mut acts);
-                self.end_turn();
+                self.end_turn(&mut acts);
             }
             FromApplication::SendDigits(digits) => acts.push(Act::Press(digits)),
-            FromApplication::Language => {}
+            FromApplication::Language { speech, hearing } => {
+                self.speech_language = speech.or(self.speech_language.take());
+                if let Some(hearing) = hearing {
+                    self.hearing_language.clone_from(&hearing);
+                    acts.push(Act::Listen(hearing));
+                }
+            }
             FromApplication::End(handoff) => {
+                self.flush(&mut acts);
+                self.end_turn(&mut acts);
                 acts.extend(handoff.map(Act::HandOff));
                 self.ending = true;
             }
         }
         self.go_on(&mut acts);
         acts
+    }
+
+    fn manner(
+        &self,
+        interruptible: Option<Interruptible>,
+        preemptible: Option<bool>,
+    ) -> (Interruptible, bool) {
+        let own = &self.options;
+        (interruptible.unwrap_or(own.interruptible), preemptible.unwrap_or(own.preemptible))
     }
 
     /// Tells the application that something of its was not done; ten in a row that cannot be read end the session.
@@ -194,23 +218,69 @@ impl Session {
         acts
     }
 
+    /// A piece of a turn's words.
+    fn text(
+        &mut self,
+        token: &str,
+        last: bool,
+        lang: Option<String>,
+        (interruptible, preemptible): (Interruptible, bool),
+        acts: &mut Vec<Act>,
+    ) {
+        if self.stale {
+            // The next turn is another.
+            self.stale = !last;
+            return;
+        }
+        self.begin_turn(acts);
+        let language = lang.or_else(|| self.speech_language.clone());
+        if language != self.clause_language {
+            self.flush(acts);
+            self.clause_language = language;
+        }
+        let mut clauses = self.clauses.push(token);
+        if last {
+            clauses.extend(self.clauses.finish());
+        }
+        for clause in clauses {
+            self.add(What::Clause(clause), 1, interruptible, preemptible, acts);
+        }
+        if last {
+            self.end_turn(acts);
+        }
+    }
+
+    /// What is written so far is a clause.
+    fn flush(&mut self, acts: &mut Vec<Act>) {
+        let (interruptible, preemptible) = self.queue.back_manner(self.writing).unwrap_or_else(|| {
+            let own = &self.options;
+            (own.interruptible, own.preemptible)
+        });
+        if let Some(clause) = self.clauses.finish() {
+            self.add(What::Clause(clause), 1, interruptible, preemptible, acts);
+        }
+    }
+
     /// The first piece of a turn takes the place of what may be preempted.
     fn begin_turn(&mut self, acts: &mut Vec<Act>) {
         if !std::mem::take(&mut self.between_turns) {
             return;
         }
         self.turn += 1;
-        let cut = self.items.front().is_some_and(|item| item.stage == Stage::Playing && item.preemptible);
-        self.items.retain(|item| !item.preemptible || item.stage == Stage::Playing);
-        if cut {
+        self.writing = self.turn;
+        if self.queue.preempt() {
             acts.push(Act::Cut);
         }
     }
 
-    fn end_turn(&mut self) {
-        self.between_turns = true;
-        if let Some(last) = self.items.back_mut().filter(|item| item.turn == self.turn) {
-            last.ends_turn = true;
+    fn end_turn(&mut self, acts: &mut Vec<Act>) {
+        if std::mem::replace(&mut self.between_turns, true) || self.queue.end_turn(self.writing) {
+            return;
+        }
+        // All of it was heard before its end was told.
+        if self.heard.turn == self.writing {
+            let heard = std::mem::take(&mut self.heard);
+            Self::tell_said(&heard, acts);
         }
     }
 
@@ -222,42 +292,60 @@ impl Session {
         preemptible: bool,
         acts: &mut Vec<Act>,
     ) {
-        if matches!(&what, What::Clause(clause) if clause.trim().is_empty()) {
-            return;
-        }
-        if self.items.len() >= QUEUE_MAX {
+        let language = match &what {
+            What::Clause(clause) if clause.trim().is_empty() => return,
+            What::Clause(_) => self.clause_language.clone(),
+            What::Sound(_) => None,
+        };
+        let item = Item::new(self.writing, what, language, loops, interruptible, preemptible);
+        if !self.queue.push(item) {
             acts.push(Act::Send(frames::error("Too much is waiting to be said")));
-            return;
         }
-        let (number, turn) = (self.next, self.turn);
-        self.next += 1;
-        self.items.push_back(Item {
-            number,
-            turn,
-            what,
-            loops,
-            ends_turn: false,
-            interruptible,
-            preemptible,
-            stage: Stage::Waiting,
-            length_ms: 0,
-        });
     }
 
     /// Sound for what was asked is there, so many milliseconds of it, or will never be.
     pub fn prepared(&mut self, number: u64, length_ms: Result<u32, String>) -> Vec<Act> {
         let mut acts = Vec::new();
-        let Some(at) = self.items.iter().position(|item| item.number == number) else { return acts };
         match length_ms {
-            Ok(length_ms) => {
-                if let Some(item) = self.items.get_mut(at) {
-                    (item.stage, item.length_ms) = (Stage::Ready, length_ms);
+            Ok(length_ms) => self.queue.ready(number, length_ms),
+            Err(why) => {
+                if let Some(item) = self.queue.take(number) {
+                    acts.push(Act::Send(frames::error(&why)));
+                    self.dropped(&item, &mut acts);
                 }
             }
-            Err(why) => {
-                acts.push(Act::Send(frames::error(&why)));
-                self.drop_item(at, &mut acts);
+        }
+        self.go_on(&mut acts);
+        acts
+    }
+
+    /// The far end said this; `last`: to its end. What is not the last is replaced by what comes next.
+    pub fn understood(&mut self, text: &str, last: bool) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let text = text.trim();
+        if !self.begun || self.ending || self.over || text.is_empty() {
+            return acts;
+        }
+        let meant = match self.options.sensitivity {
+            Sensitivity::High | Sensitivity::Medium => true,
+            Sensitivity::Low => last || text.split_whitespace().nth(1).is_some(),
+        };
+        if meant {
+            self.barge_in(|item| item.interruptible.speech, &mut acts);
+        }
+        let masked = self.masked && self.queue.front_playing(|item| !item.interruptible.speech);
+        if !masked {
+            let mut told = Vec::new();
+            if last || self.options.partial {
+                told.push(Act::Send(frames::prompt(text, &self.hearing_language, last)));
             }
+            if last {
+                self.turn += 1;
+                told.push(Act::Said(Speaker::Caller, text.to_owned(), self.turn));
+            } else {
+                told.push(Act::Saying(Speaker::Caller, text.to_owned(), self.turn + 1));
+            }
+            self.after_interruption(told, &mut acts);
         }
         self.go_on(&mut acts);
         acts
@@ -268,19 +356,20 @@ impl Session {
         let mut acts = Vec::new();
         match what {
             Overheard::Answered => return self.begin(),
-            Overheard::Digit(digit) => {
-                if self.begun {
-                    acts.push(Act::Send(frames::dtmf(*digit)));
-                    self.barge_in(|item| item.interruptible.dtmf, &mut acts);
+            Overheard::Digit(digit) => self.digit(*digit, &mut acts),
+            Overheard::Talk { on } => self.talk(*on, &mut acts),
+            Overheard::Began { playback: name } => {
+                let ours = playback(name).is_some_and(|number| self.queue.is_playing(number));
+                if ours {
+                    self.tell_speaker(true, &mut acts);
                 }
             }
-            Overheard::Talk { on: true } => self.barge_in(|item| item.interruptible.speech, &mut acts),
-            Overheard::Talk { on: false } | Overheard::Began { .. } => {}
             Overheard::Played { playback: name, completed, played_ms } => {
                 if let Some(number) = playback(name) {
                     self.played(number, *completed, *played_ms, &mut acts);
                 }
             }
+            Overheard::TransferFailed => {}
             Overheard::Transferred => {
                 self.over = true;
                 acts.push(Act::Close(close::NORMAL, "The call was transferred."));
@@ -290,23 +379,58 @@ impl Session {
         acts
     }
 
+    fn digit(&mut self, digit: char, acts: &mut Vec<Act>) {
+        if !self.begun || self.ending || !self.options.dtmf {
+            return;
+        }
+        let masked = !self.options.report.dtmf && self.queue.front_playing(|item| !item.interruptible.dtmf);
+        self.barge_in(|item| item.interruptible.dtmf, acts);
+        if !masked {
+            self.after_interruption(vec![Act::Send(frames::dtmf(digit))], acts);
+        }
+    }
+
+    fn talk(&mut self, on: bool, acts: &mut Vec<Act>) {
+        if !self.begun {
+            return;
+        }
+        if on {
+            self.masked =
+                !self.options.report.speech && self.queue.front_playing(|item| !item.interruptible.speech);
+            if self.options.sensitivity == Sensitivity::High {
+                self.barge_in(|item| item.interruptible.speech, acts);
+            }
+        }
+        if self.options.info.speakers {
+            acts.push(Act::Send(frames::info("clientSpeaking", if on { "on" } else { "off" })));
+        }
+    }
+
     /// The far end speaks or presses a key while something is heard that it may interrupt.
     fn barge_in(&mut self, may: impl Fn(&Item) -> bool, acts: &mut Vec<Act>) {
-        let playing = self.items.front().is_some_and(|item| item.stage == Stage::Playing && may(item));
-        if !playing || self.interrupting {
+        if self.interrupting || !self.queue.front_playing(&may) {
             return;
         }
         self.interrupting = true;
         self.clauses.clear();
-        // Applications drop what they were saying when they hear of it: what comes next is another turn.
+        // What still comes of this turn was written before the application knows; what comes next is another turn.
+        self.stale = !self.between_turns;
         self.between_turns = true;
-        self.items.retain(|item| item.stage == Stage::Playing || !may(item));
+        self.queue.interrupt(may);
         acts.push(Act::Cut);
     }
 
+    /// What an interruption is told before.
+    fn after_interruption(&mut self, told: Vec<Act>, acts: &mut Vec<Act>) {
+        if !self.interrupting {
+            acts.extend(told);
+        } else if self.held.len() < HELD_MAX {
+            self.held.extend(told);
+        }
+    }
+
     fn played(&mut self, number: u64, completed: bool, played_ms: u32, acts: &mut Vec<Act>) {
-        let Some(at) = self.items.iter().position(|item| item.number == number) else { return };
-        let Some(item) = self.items.get_mut(at) else { return };
+        let Some(item) = self.queue.get(number) else { return };
         if self.heard.turn != item.turn {
             self.heard = Heard { turn: item.turn, ..Heard::default() };
         }
@@ -315,28 +439,45 @@ impl Session {
             let part = if completed { clause } else { prefix(clause, played_ms, item.length_ms) };
             self.heard.text.push_str(part);
             if !part.is_empty() {
-                acts.push(Act::Saying(self.heard.text.trim().to_owned(), item.turn));
+                acts.push(Act::Saying(Speaker::Agent, self.heard.text.trim().to_owned(), item.turn));
+                if self.options.info.tokens {
+                    acts.push(Act::Send(frames::info("tokensPlayed", part.trim())));
+                }
             }
         }
-        item.loops = item.loops.saturating_sub(1);
-        if completed && item.loops > 0 && !self.interrupting {
-            item.stage = Stage::Ready;
+        if completed && !self.interrupting && self.queue.again(number) {
             return;
         }
-        self.drop_item(at, acts);
-        let playing = self.items.iter().any(|item| item.stage == Stage::Playing);
-        if self.interrupting && !playing {
-            self.interrupting = false;
-            let heard = std::mem::take(&mut self.heard);
-            acts.push(Act::Send(frames::interrupt(heard.text.trim_end(), heard.ms)));
-            Self::tell_said(&heard, acts);
+        if let Some(item) = self.queue.take(number) {
+            self.dropped(&item, acts);
+        }
+        if !self.queue.plays() {
+            self.tell_speaker(false, acts);
+            self.interrupted(acts);
         }
     }
 
-    /// Takes an item out; with the last of a turn the turn is told.
-    fn drop_item(&mut self, at: usize, acts: &mut Vec<Act>) {
-        let Some(item) = self.items.remove(at) else { return };
-        let more = self.items.iter().any(|other| other.turn == item.turn);
+    /// Everything that was cut is told of: now the application is.
+    fn interrupted(&mut self, acts: &mut Vec<Act>) {
+        if !std::mem::take(&mut self.interrupting) {
+            return;
+        }
+        let heard = std::mem::take(&mut self.heard);
+        acts.push(Act::Send(frames::interrupt(heard.text.trim_end(), heard.ms)));
+        Self::tell_said(&heard, acts);
+        self.stale = false;
+        acts.append(&mut self.held);
+    }
+
+    fn tell_speaker(&mut self, on: bool, acts: &mut Vec<Act>) {
+        if std::mem::replace(&mut self.agent_speaks, on) != on && self.options.info.speakers {
+            acts.push(Act::Send(frames::info("agentSpeaking", if on { "on" } else { "off" })));
+        }
+    }
+
+    /// An item is gone; with the last of a turn the turn is told.
+    fn dropped(&mut self, item: &Item, acts: &mut Vec<Act>) {
+        let more = self.queue.has_more_of(item.turn);
         if !more && item.ends_turn && !self.interrupting {
             let heard = std::mem::take(&mut self.heard);
             Self::tell_said(&heard, acts);
@@ -346,8 +487,28 @@ impl Session {
     fn tell_said(heard: &Heard, acts: &mut Vec<Act>) {
         let text = heard.text.trim();
         if !text.is_empty() {
-            acts.push(Act::Said(text.to_owned(), heard.turn));
+            acts.push(Act::Said(Speaker::Agent, text.to_owned(), heard.turn));
         }
+    }
+
+    /// The application is gone: what was heard of its turn, and nothing is said any more.
+    pub fn leave(&mut self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let heard = std::mem::take(&mut self.heard);
+        Self::tell_said(&heard, &mut acts);
+        self.over = true;
+        acts
+    }
+
+    /// Whether the application wants to know how long a round trip takes.
+    pub fn tells_round_trips(&self) -> bool {
+        self.options.info.round_trip
+    }
+
+    /// A round trip to the application took so long.
+    pub fn round_trip(&self, ms: u128) -> Vec<Act> {
+        let told = self.options.info.round_trip && self.begun;
+        told.then(|| Act::Send(frames::info("roundTripDelayMs", &ms.to_string()))).into_iter().collect()
     }
 
     /// Sends on what can go on.
@@ -355,24 +516,8 @@ impl Session {
         if self.over || self.interrupting {
             return;
         }
-        for item in self.items.iter_mut().take(PREPARED).filter(|item| item.stage == Stage::Waiting) {
-            item.stage = Stage::Preparing;
-            acts.push(match &item.what {
-                What::Clause(clause) => Act::Speak(item.number, clause.trim().to_owned()),
-                What::Sound(source) => Act::Fetch(item.number, source.clone()),
-            });
-        }
-        for item in self.items.iter_mut().take(AHEAD) {
-            match item.stage {
-                Stage::Playing => {}
-                Stage::Ready => {
-                    item.stage = Stage::Playing;
-                    acts.push(Act::Play(item.number));
-                }
-                Stage::Waiting | Stage::Preparing => break,
-            }
-        }
-        if self.ending && self.items.is_empty() {
+        self.queue.go_on(acts);
+        if self.ending && self.queue.is_empty() {
             self.over = true;
             acts.push(Act::Done);
         }
@@ -381,134 +526,15 @@ impl Session {
 
 /// As much of a clause as was heard, by the share of its sound; whole characters.
 fn prefix(clause: &str, played_ms: u32, length_ms: u32) -> &str {
-    let all = clause.chars().count() as u64;
+    // The blanks around it make no sound.
+    let begin = clause.len() - clause.trim_start().len();
+    let all = clause.trim().chars().count() as u64;
     let heard = all * u64::from(played_ms.min(length_ms)) / u64::from(length_ms.max(1));
-    let end = clause.char_indices().nth(usize::try_from(heard).unwrap_or(usize::MAX)).map(|(at, _)| at);
-    clause.get(..end.unwrap_or(clause.len())).unwrap_or(clause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session() -> Session {
-        let setup = Setup {
-            session: "VX1".into(),
-            account: "AC1".into(),
-            call: "CA1".into(),
-            from: "+1".into(),
-            to: "+2".into(),
-            direction: "outbound",
-            parameters: serde_json::Map::new(),
-        };
-        let mut session = Session::new(setup);
-        assert!(matches!(session.begin().as_slice(), [Act::Send(setup)] if setup.contains("\"setup\"")));
-        session
+    let heard = usize::try_from(heard).unwrap_or(usize::MAX);
+    if heard == 0 {
+        return "";
     }
-
-    fn say(session: &mut Session, token: &str, last: bool) -> Vec<Act> {
-        session.frame(&frames::text(token, last))
-    }
-
-    fn played(session: &mut Session, number: u64, completed: bool, played_ms: u32) -> Vec<Act> {
-        let what = Overheard::Played { playback: number.to_string(), completed, played_ms };
-        session.overheard(&what, |name| name.parse().ok())
-    }
-
-    #[test]
-    fn words_are_spoken_in_order_and_told() {
-        let mut session = session();
-        assert_eq!(say(&mut session, "One. Two", false), [Act::Speak(0, "One.".into())]);
-        assert_eq!(say(&mut session, " three.", true), [Act::Speak(1, "Two three.".into())]);
-        // The second is ready first, and waits.
-        assert_eq!(session.prepared(1, Ok(800)), []);
-        assert_eq!(session.prepared(0, Ok(500)), [Act::Play(0), Act::Play(1)]);
-        assert_eq!(played(&mut session, 0, true, 500), [Act::Saying("One.".into(), 1)]);
-        let told = [Act::Saying("One. Two three.".into(), 1), Act::Said("One. Two three.".into(), 1)];
-        assert_eq!(played(&mut session, 1, true, 800), told);
-        assert_eq!(
-            session.frame(r#"{"type":"end","handoffData":"x"}"#),
-            [Act::HandOff("x".into()), Act::Done]
-        );
-    }
-
-    #[test]
-    fn whoever_speaks_is_let_speak() {
-        let mut session = session();
-        let _ = say(&mut session, "Your appointment is on Tuesday. And so on.", true);
-        let _ = session.prepared(0, Ok(2000));
-        let _ = session.prepared(1, Ok(1000));
-        let talk = Overheard::Talk { on: true };
-        assert_eq!(session.overheard(&talk, |_| None), [Act::Cut]);
-        assert_eq!(session.overheard(&talk, |_| None), []);
-        let acts = played(&mut session, 0, false, 1000);
-        assert!(matches!(acts.as_slice(), [Act::Saying(..)]), "{acts:?}");
-        let acts = played(&mut session, 1, false, 0);
-        let [Act::Send(interrupt), Act::Said(said, 1)] = acts.as_slice() else { panic!("{acts:?}") };
-        let interrupt: serde_json::Value = serde_json::from_str(interrupt).unwrap();
-        assert_eq!(interrupt["type"], "interrupt");
-        assert_eq!(interrupt["durationUntilInterruptMs"], 1000);
-        let heard = interrupt["utteranceUntilInterrupt"].as_str().unwrap();
-        assert!("Your appointment is on Tuesday.".starts_with(heard) && heard.len() >= 14, "{heard}");
-        assert_eq!(said, heard);
-        // The next turn goes out as if nothing had been.
-        assert_eq!(say(&mut session, "Sorry.", true), [Act::Speak(2, "Sorry.".into())]);
-    }
-
-    #[test]
-    fn what_may_not_be_interrupted_is_not() {
-        let mut session = session();
-        let _ = session.frame(r#"{"type":"text","token":"Listen.","last":true,"interruptible":"dtmf"}"#);
-        let _ = session.prepared(0, Ok(900));
-        assert_eq!(session.overheard(&Overheard::Talk { on: true }, |_| None), []);
-        let acts = session.overheard(&Overheard::Digit('5'), |_| None);
-        assert_eq!(acts, [Act::Send(frames::dtmf('5')), Act::Cut]);
-    }
-
-    #[test]
-    fn a_turn_that_may_be_preempted_is() {
-        let mut session = session();
-        let _ = session.frame(r#"{"type":"text","token":"Please wait.","last":true,"preemptible":true}"#);
-        let _ = session.prepared(0, Ok(900));
-        assert_eq!(say(&mut session, "Done.", true), [Act::Cut, Act::Speak(1, "Done.".into())]);
-        let _ = played(&mut session, 0, false, 300);
-        assert_eq!(session.prepared(1, Ok(300)), [Act::Play(1)]);
-    }
-
-    #[test]
-    fn a_sound_is_played_as_often_as_asked() {
-        let mut session = session();
-        let acts = session.frame(r#"{"type":"play","source":"https://x/y.wav","loop":2}"#);
-        assert_eq!(acts, [Act::Fetch(0, "https://x/y.wav".into())]);
-        assert_eq!(session.prepared(0, Ok(300)), [Act::Play(0)]);
-        assert_eq!(played(&mut session, 0, true, 300), [Act::Play(0)]);
-        assert_eq!(played(&mut session, 0, true, 300), []);
-        let _ = session.frame(r#"{"type":"play","source":"file:///x"}"#);
-        assert_eq!(session.prepared(1, Err("no".into())), [Act::Send(frames::error("no"))]);
-    }
-
-    #[test]
-    fn ten_malformed_frames_in_a_row_end_it() {
-        let mut session = session();
-        for round in 0..2 {
-            for _ in 0..9 {
-                assert!(matches!(session.frame("{}").as_slice(), [Act::Send(_)]));
-            }
-            if round == 0 {
-                assert_eq!(session.frame(r#"{"type":"sendDigits","digits":"1"}"#), [Act::Press("1".into())]);
-            }
-        }
-        let acts = session.frame("nonsense");
-        assert!(matches!(acts.as_slice(), [Act::Send(_), Act::Close(1008, _)]), "{acts:?}");
-    }
-
-    #[test]
-    fn nothing_is_said_before_the_answer() {
-        let mut session = session();
-        session.begun = false;
-        let acts = say(&mut session, "Hello", true);
-        assert_eq!(acts, [Act::Send(frames::error("The call is not answered yet"))]);
-        let acts = session.overheard(&Overheard::Answered, |_| None);
-        assert!(matches!(acts.as_slice(), [Act::Send(_)]));
-    }
+    let spoken = clause.get(begin..).unwrap_or_default();
+    let end = spoken.char_indices().nth(heard).map_or(clause.len(), |(at, _)| begin + at);
+    clause.get(..end).unwrap_or(clause).trim_end()
 }

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::audit::By;
 use super::keys::difference;
-use super::sql::{Row, column, flag, sql};
+use super::sql::{Row, Statement, column, flag, sql};
 use super::{Db, StoreError, Tx, rows};
 use crate::model::Timestamp;
-use crate::model::agent::{Agent, AgentKind, AgentSettings};
+use crate::model::agent::{Agent, AgentKind, AgentSettings, Voicemail};
 use crate::model::id::agent_cuid;
 
 /// An agent by one of its names.
@@ -39,6 +39,8 @@ fn told(settings: &AgentSettings) -> Map<String, Value> {
         ("language", json!(settings.language)),
         ("maxCallDurationS", json!(settings.max_call_duration_s)),
         ("record", json!(settings.record)),
+        ("voicemail", json!(settings.voicemail.as_str())),
+        ("tools", settings.tools.iter().map(|tool| tool.name.as_str()).collect()),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -94,17 +96,19 @@ impl Db {
         tenant: &str,
         name: AgentName<'_>,
     ) -> Result<Option<(Agent, bool)>, StoreError> {
-        let (row, cuid) = match name {
-            AgentName::Row(id) => (id, ""),
-            AgentName::Public(text) => (row_of(text).unwrap_or(-1), text),
-        };
-        let found = sql("SELECT * FROM agents WHERE tenant = $1 AND (id = $2 OR cuid = $3)");
-        let row = self.optional(found.bind(tenant).bind(row).bind(cuid)).await?;
+        let row = self.optional(select_agent(tenant, name)).await?;
         let read = |row: &Row| {
             let deleted: Option<i64> = column(row, "deleted_at")?;
             Ok((read_agent(row)?, deleted.is_some()))
         };
         row.as_ref().map(read).transpose()
+    }
+
+    /// Whose an agent is that has not been deleted, by the name that the surfaces show.
+    pub async fn tenant_of_agent(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let found = sql("SELECT tenant FROM agents WHERE (id = $1 OR cuid = $2) AND deleted_at IS NULL");
+        let row = self.optional(found.bind(row_of(name).unwrap_or(-1)).bind(name)).await?;
+        row.as_ref().map(|row| column(row, "tenant")).transpose()
     }
 
     /// A tenant's agents, oldest first.
@@ -133,7 +137,7 @@ impl Db {
         let by = by.into();
         let mut tx = self.begin().await?;
         tx.run(sql("UPDATE tenants SET name = name WHERE id = $1").bind(tenant)).await?;
-        let Some(mut agent) = self.agent(tenant, name).await? else { return Ok(None) };
+        let Some(mut agent) = tx.agent(tenant, name).await? else { return Ok(None) };
         let before = told(&agent.settings);
         change(&mut agent.settings);
         agent.updated_at = by.at;
@@ -170,12 +174,24 @@ impl Db {
 }
 
 impl Tx {
+    /// A tenant's agent that has not been deleted.
+    pub(super) async fn agent(
+        &mut self,
+        tenant: &str,
+        name: AgentName<'_>,
+    ) -> Result<Option<Agent>, StoreError> {
+        let mut living = select_agent(tenant, name);
+        living.push(" AND deleted_at IS NULL");
+        self.optional(living).await?.as_ref().map(read_agent).transpose()
+    }
+
     async fn insert_agent(&mut self, agent: &Agent) -> Result<(), StoreError> {
         let settings = &agent.settings;
         self.run(sql(
             "INSERT INTO agents (id, cuid, tenant, name, kind, active, system_prompt, first_message, voice, \
              language, max_call_duration_s, record, context, relay_url, relay_keeps, created_at, \
-             updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+             updated_at, voicemail, voicemail_message, tools) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+             $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
         )
         .bind(agent.id)
         .bind(&agent.cuid)
@@ -193,7 +209,10 @@ impl Tx {
         .bind(settings.relay_url.as_deref())
         .bind(i64::from(settings.relay_keeps))
         .bind(agent.created_at.0)
-        .bind(agent.updated_at.0))
+        .bind(agent.updated_at.0)
+        .bind(settings.voicemail.as_str())
+        .bind(settings.voicemail.message())
+        .bind(rows::write_tools(&settings.tools)))
         .await?;
         Ok(())
     }
@@ -203,7 +222,7 @@ impl Tx {
         self.run(sql(
             "UPDATE agents SET name = $2, kind = $3, active = $4, system_prompt = $5, first_message = $6, \
              voice = $7, language = $8, max_call_duration_s = $9, record = $10, context = $11, relay_url = $12, \
-             relay_keeps = $13, updated_at = $14 WHERE id = $1",
+             relay_keeps = $13, updated_at = $14, voicemail = $15, voicemail_message = $16, tools = $17 WHERE id = $1",
         )
         .bind(agent.id)
         .bind(&settings.name)
@@ -218,10 +237,21 @@ impl Tx {
         .bind(rows::write_object(&settings.context))
         .bind(settings.relay_url.as_deref())
         .bind(i64::from(settings.relay_keeps))
-        .bind(agent.updated_at.0))
+        .bind(agent.updated_at.0)
+        .bind(settings.voicemail.as_str())
+        .bind(settings.voicemail.message())
+        .bind(rows::write_tools(&settings.tools)))
         .await?;
         Ok(())
     }
+}
+
+fn select_agent(tenant: &str, name: AgentName<'_>) -> Statement {
+    let (row, cuid) = match name {
+        AgentName::Row(id) => (id, ""),
+        AgentName::Public(text) => (row_of(text).unwrap_or(-1), text),
+    };
+    sql("SELECT * FROM agents WHERE tenant = $1 AND (id = $2 OR cuid = $3)").bind(tenant).bind(row).bind(cuid)
 }
 
 /// The row of `agent_<n>`.
@@ -235,6 +265,8 @@ fn read_agent(row: &Row) -> Result<Agent, StoreError> {
     let kind = AgentKind::from_text(&column::<String>(row, "kind")?);
     let seconds: Option<i64> = column(row, "max_call_duration_s")?;
     let seconds = seconds.map(u32::try_from).transpose();
+    let message: Option<String> = column(row, "voicemail_message")?;
+    let voicemail = Voicemail::from_text(&column::<String>(row, "voicemail")?, message.as_deref());
     let settings = AgentSettings {
         name: column(row, "name")?,
         kind: kind.ok_or(StoreError::Unreadable("agents.kind"))?,
@@ -248,6 +280,8 @@ fn read_agent(row: &Row) -> Result<Agent, StoreError> {
         context: rows::read_object(&column::<String>(row, "context")?)?,
         relay_url: column(row, "relay_url")?,
         relay_keeps: flag(row, "relay_keeps")?,
+        voicemail: voicemail.ok_or(StoreError::Unreadable("agents.voicemail"))?,
+        tools: rows::read_tools(&column::<String>(row, "tools")?)?,
     };
     Ok(Agent {
         id: column(row, "id")?,

@@ -64,6 +64,11 @@ pub fn outcome(view: &CallView) -> &'static str {
 }
 
 impl Tx {
+    /// [`Db::call`], as this transaction sees it.
+    pub async fn call(&mut self, id: CallId) -> Result<Option<CallView>, StoreError> {
+        self.optional(select_call(id)).await?.as_ref().map(read_call).transpose()
+    }
+
     /// Inserts a call just placed and counts it for its key. A credit held by [`Tx::hold_credit`] becomes this
     /// call's.
     pub async fn insert_call(&mut self, view: &CallView) -> Result<(), StoreError> {
@@ -207,8 +212,7 @@ impl Db {
 
     /// One call as it was last saved.
     pub async fn call(&self, id: CallId) -> Result<Option<CallView>, StoreError> {
-        let row = self.optional(sql("SELECT * FROM calls WHERE id = $1").bind(id.hex())).await?;
-        row.as_ref().map(read_call).transpose()
+        self.optional(select_call(id)).await?.as_ref().map(read_call).transpose()
     }
 
     /// One of the key's calls by Kaphila's form of the id, as it was last saved.
@@ -283,6 +287,10 @@ fn read_log(row: &Row) -> Result<LogRow, StoreError> {
         duration_s: column(row, "duration_s")?,
         created_at: Timestamp(column(row, "created_at")?),
     })
+}
+
+fn select_call(id: CallId) -> Statement {
+    sql("SELECT * FROM calls WHERE id = $1").bind(id.hex())
 }
 
 pub(super) fn read_call(row: &Row) -> Result<CallView, StoreError> {

@@ -12,10 +12,17 @@ use serde_json::{Map, Value};
 
 use super::campaigns::Campaign;
 use super::contacts::{Contact, NewContact, ROWS_AT_ONCE, read_phone};
+use super::history::DAY_MS;
 use super::sql::{Row, column, sql};
 use super::{Db, StoreError, Tx, ids, rows};
 use crate::model::call::{CallView, EndReason};
 use crate::model::{PhoneNumber, Timestamp};
+
+/// The span in which no more calls begin than may begin in a second.
+const SECOND_MS: i64 = 1000;
+
+/// First half of the advisory locks' names: numbers. The second is the number's hash.
+const NUMBERS_LOCKED: i64 = 0x6e75_6d62;
 
 /// A contact as its campaign has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +49,20 @@ pub struct CampaignContact {
     pub last_outcome: Option<String>,
 }
 
+/// Why a call did not get its contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untaken {
+    /// Somebody else has it by now, or it is not to be called, not yet or not any more; others may be.
+    Elsewhere,
+    /// The campaign calls nobody at the moment, or has as many calls as it may have, or as may begin in a second.
+    Shut,
+    /// Campaigns have called the number as often as they may in a day; not again before then.
+    TooOften(Timestamp),
+}
+
+/// The outcome of a contact who asked in the call not to be called again.
+pub const OPTED_OUT: &str = "opted_out";
+
 /// What came of adding contacts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Added {
@@ -54,21 +75,22 @@ pub struct Added {
 impl Db {
     /// Adds contacts to a campaign, behind those that are there, some at a time: what is cut off in the middle can be
     /// done again. Who has a contact with the tenant already keeps it; who must not be called is skipped from the start.
+    /// `None`: the campaign is over, and takes nobody any more.
     pub async fn add_contacts(
         &self,
         campaign: &Campaign,
         contacts: &[NewContact],
         at: Timestamp,
-    ) -> Result<Added, StoreError> {
+    ) -> Result<Option<Added>, StoreError> {
         let mut added = Added::default();
         for some in contacts.chunks(ROWS_AT_ONCE) {
             let mut tx = self.begin().await?;
-            let imported = tx.add_some_contacts(campaign, some, at).await?;
+            let Some(imported) = tx.add_some_contacts(campaign, some, at).await? else { return Ok(None) };
             tx.commit().await?;
             added.imported += imported;
             added.duplicates += some.len() - imported.min(some.len());
         }
-        Ok(added)
+        Ok(Some(added))
     }
 
     /// A page of a campaign's contacts in their order, and how many there are in all.
@@ -86,21 +108,8 @@ impl Db {
         Ok((rows.iter().map(read_contact).collect::<Result<_, _>>()?, total))
     }
 
-    /// Contacts of a campaign that are still to be called, in their order, after that position.
-    pub async fn pending_contacts(
-        &self,
-        campaign: &str,
-        after: i64,
-        limit: u32,
-    ) -> Result<Vec<CampaignContact>, StoreError> {
-        let page = sql("SELECT * FROM campaign_contacts WHERE campaign = $1 AND state = 'pending' \
-             AND position > $2 ORDER BY position LIMIT $3");
-        let rows = self.all(page.bind(campaign).bind(after).bind(limit)).await?;
-        rows.iter().map(read_contact).collect()
-    }
-
-    /// Contacts of a campaign that may be called now, the first first; with `elsewhere` only those that have a time zone
-    /// of their own.
+    /// Contacts of a campaign that may be called now, those first that wait the longest, in the order of their list;
+    /// with `elsewhere` only those that have a time zone of their own.
     pub async fn due_contacts(
         &self,
         campaign: &str,
@@ -115,7 +124,7 @@ impl Db {
         if elsewhere {
             due.push(" AND timezone <> ''");
         }
-        due.push(" ORDER BY position LIMIT ").push_bind(limit);
+        due.push(" ORDER BY next_at, position LIMIT ").push_bind(limit);
         self.all(due).await?.iter().map(read_contact).collect()
     }
 
@@ -189,14 +198,17 @@ impl Db {
 }
 
 impl Tx {
-    /// How many of these were new.
+    /// How many of these were new; `None` where the campaign is over.
     async fn add_some_contacts(
         &mut self,
         campaign: &Campaign,
         new: &[NewContact],
         at: Timestamp,
-    ) -> Result<usize, StoreError> {
-        self.run(sql("UPDATE campaigns SET name = name WHERE id = $1").bind(&campaign.id)).await?;
+    ) -> Result<Option<usize>, StoreError> {
+        let lock = sql("UPDATE campaigns SET name = name WHERE id = $1 AND status IN ('active', 'paused')");
+        if self.run(lock.bind(&campaign.id)).await? == 0 {
+            return Ok(None);
+        }
         let last = sql("SELECT COALESCE(MAX(position), 0) FROM campaign_contacts WHERE campaign = $1");
         let last: i64 = self.one(last.bind(&campaign.id)).await?.first()?;
         let mut known = sql("SELECT phone, MIN(id) AS id, MAX(dnc) AS dnc FROM contacts WHERE tenant = $1 \
@@ -235,34 +247,119 @@ impl Tx {
             insert.push(", ").push_bind(dnc.then_some("dnc")).push(")");
         }
         insert.push(" ON CONFLICT (campaign, phone) DO NOTHING");
-        Ok(usize::try_from(self.run(insert).await?).unwrap_or(usize::MAX))
+        Ok(Some(usize::try_from(self.run(insert).await?).unwrap_or(usize::MAX)))
     }
 
-    /// Takes a contact for a call that this transaction inserts. `false` where it is somebody else's by now, the campaign
-    /// calls nobody at the moment or has as many calls as it may, or the contact asked not to be called.
-    pub async fn claim_contact(&mut self, view: &CallView, now: Timestamp) -> Result<bool, StoreError> {
-        let purpose = &view.order.purpose;
-        let (Some(campaign), Some(contact)) = (&purpose.campaign, &purpose.contact) else { return Ok(true) };
+    /// Takes a contact for a call that this transaction has inserted; `None`: it has it. Every limit is asked here, with
+    /// the rows locked that others would count by, so that it holds however many processes call for the campaign.
+    pub async fn claim_contact(
+        &mut self,
+        view: &CallView,
+        now: Timestamp,
+    ) -> Result<Option<Untaken>, StoreError> {
+        let order = &view.order;
+        let (Some(campaign), Some(contact)) = (&order.purpose.campaign, &order.purpose.contact) else {
+            return Ok(None);
+        };
         // Locks the campaign: what is counted next cannot change any more.
         let active = sql("UPDATE campaigns SET name = name WHERE id = $1 AND status = 'active' \
-             RETURNING max_concurrent");
-        let Some(row) = self.optional(active.bind(campaign)).await? else { return Ok(false) };
-        let most: i64 = row.first()?;
+             RETURNING max_concurrent, calls_per_second, number_per_day");
+        let Some(row) = self.optional(active.bind(campaign)).await? else { return Ok(Some(Untaken::Shut)) };
+        let most: i64 = column(&row, "max_concurrent")?;
         let up = sql("SELECT COUNT(*) FROM campaign_contacts WHERE campaign = $1 AND state = 'dialing'");
         if self.one(up.bind(campaign)).await?.first::<i64>()? >= most {
-            return Ok(false);
+            return Ok(Some(Untaken::Shut));
+        }
+        // By one clock, whoever asks.
+        let taken_at = self.clock(now).await?;
+        let begun = sql("SELECT COUNT(*) FROM campaign_contacts WHERE campaign = $1 AND taken_at > $2");
+        let begun = begun.bind(campaign).bind(taken_at.plus_ms(-SECOND_MS).0);
+        if self.one(begun).await?.first::<i64>()? >= column(&row, "calls_per_second")? {
+            return Ok(Some(Untaken::Shut));
+        }
+        if let Some(most) = column::<Option<i64>>(&row, "number_per_day")?
+            && let Some(until) = self.called_too_often(view, most, now).await?
+        {
+            return Ok(Some(Untaken::TooOften(until)));
         }
         let claim = sql(
-            "UPDATE campaign_contacts SET state = 'dialing', attempts = attempts + 1, call = $3 \
-             WHERE campaign = $1 AND contact = $2 AND state = 'pending' AND next_at <= $4 AND NOT EXISTS \
-             (SELECT 1 FROM contacts c WHERE c.tenant = $5 AND c.phone = campaign_contacts.phone AND c.dnc = 1)",
+            "UPDATE campaign_contacts SET state = 'dialing', attempts = attempts + 1, call = $3, taken_at = $7 \
+             WHERE campaign = $1 AND contact = $2 AND phone = $6 AND state = 'pending' AND next_at <= $4 \
+             AND NOT EXISTS (SELECT 1 FROM contacts c WHERE c.tenant = $5 AND c.phone = $6 AND c.dnc = 1)",
         )
         .bind(campaign)
         .bind(contact)
-        .bind(view.order.id.hex())
+        .bind(order.id.hex())
         .bind(now.0)
-        .bind(&view.order.tenant);
-        Ok(self.run(claim).await? == 1)
+        .bind(&order.tenant)
+        .bind(order.to.e164())
+        .bind(taken_at.0);
+        Ok(if self.run(claim).await? == 1 { None } else { Some(Untaken::Elsewhere) })
+    }
+
+    /// The moment by the clock that all processes share: the database's, where there are several.
+    async fn clock(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        if !self.is_shared() {
+            return Ok(now);
+        }
+        let clock = sql("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)");
+        Ok(Timestamp(self.one(clock).await?.first()?))
+    }
+
+    /// When campaigns may call a number again that they have called `most` times in a day, the call at hand not counted.
+    async fn called_too_often(
+        &mut self,
+        view: &CallView,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let order = &view.order;
+        self.lock_number(&order.tenant, &order.to).await?;
+        let calls = sql("SELECT COUNT(*) AS calls, MIN(created_at) AS first FROM calls WHERE tenant = $1 \
+             AND number = $2 AND campaign IS NOT NULL AND created_at > $3 AND id <> $4");
+        let calls = calls.bind(&order.tenant).bind(order.to.digits()).bind(now.plus_ms(-DAY_MS).0);
+        let row = self.one(calls.bind(order.id.hex())).await?;
+        let first = column::<Option<i64>>(&row, "first")?.map_or(now, Timestamp);
+        Ok((column::<i64>(&row, "calls")? >= most).then(|| first.plus_ms(DAY_MS)))
+    }
+
+    /// Keeps everybody else's decisions about a number out until the end of the transaction: other campaigns may have it,
+    /// too, and no row is theirs together.
+    async fn lock_number(&mut self, tenant: &str, phone: &PhoneNumber) -> Result<(), StoreError> {
+        if self.is_shared() {
+            let lock = sql("SELECT pg_advisory_xact_lock(CAST($1 AS INTEGER), hashtext($2))");
+            let name = format!("{tenant} {}", phone.e164());
+            self.run(lock.bind(NUMBERS_LOCKED).bind(name)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whoever is called has pressed a key. Where it is the one by which their campaign lets them ask not to be called
+    /// again: the number is on the tenant's do-not-call list from here on, the contact's outcome says so, and campaigns
+    /// that still had the number skip it. Whether it is.
+    pub async fn opt_out(&mut self, view: &CallView, key: char, at: Timestamp) -> Result<bool, StoreError> {
+        let order = &view.order;
+        let Some(campaign) = &order.purpose.campaign else { return Ok(false) };
+        let asked = sql("SELECT id FROM campaigns WHERE id = $1 AND opt_out_key = $2");
+        if self.optional(asked.bind(campaign).bind(key.to_string())).await?.is_none() {
+            return Ok(false);
+        }
+        let (tenant, phone) = (&order.tenant, order.to.e164());
+        self.lock_number(tenant, &order.to).await?;
+        let known = sql("UPDATE contacts SET dnc = 1 WHERE tenant = $1 AND phone = $2");
+        if self.run(known.bind(tenant).bind(&phone)).await? == 0 {
+            let (name, variables, timezone) = (String::new(), Map::new(), String::new());
+            let about = NewContact { phone: order.to.clone(), name, variables, timezone, dnc: true };
+            self.insert_contacts(tenant, &[Contact { id: ids::cuid()?, about, created_at: at }]).await?;
+        }
+        let own = sql("UPDATE campaign_contacts SET last_outcome = $3 WHERE campaign = $1 AND call = $2 \
+             AND state = 'dialing'");
+        self.run(own.bind(campaign).bind(order.id.hex()).bind(OPTED_OUT)).await?;
+        let others = sql("UPDATE campaign_contacts SET state = 'skipped', last_outcome = 'dnc' \
+             WHERE phone = $1 AND state = 'pending' AND campaign IN (SELECT id FROM campaigns \
+             WHERE tenant = $2 AND status IN ('active', 'paused'))");
+        self.run(others.bind(&phone).bind(tenant)).await?;
+        Ok(true)
     }
 
     /// The call of a contact is over: it is final, or pending again where its campaign tries it again. A call that the
@@ -286,10 +383,11 @@ impl Tx {
         let fate = if completed { "done" } else { fate };
         let outcome = if completed { "completed" } else { end.reason.as_str() };
         let finish = sql(
-            "UPDATE campaign_contacts SET last_outcome = $3, state = CASE WHEN $4 = 'cut' THEN 'pending' \
-             WHEN $4 = 'again' THEN CASE WHEN attempts < (SELECT max_attempts FROM campaigns WHERE id = $1) \
+            "UPDATE campaign_contacts SET state = CASE WHEN last_outcome = $6 THEN 'done' \
+             WHEN $4 = 'cut' THEN 'pending' WHEN $4 = 'again' THEN CASE WHEN attempts < (SELECT max_attempts FROM campaigns WHERE id = $1) \
              THEN 'pending' ELSE 'failed' END ELSE $4 END, \
              attempts = attempts - CASE WHEN $4 = 'cut' THEN 1 ELSE 0 END, \
+             last_outcome = CASE WHEN last_outcome = $6 THEN $6 ELSE $3 END, \
              next_at = $5 + (SELECT retry_s FROM campaigns WHERE id = $1) * 1000 \
              WHERE campaign = $1 AND call = $2 AND state = 'dialing'",
         )
@@ -297,7 +395,8 @@ impl Tx {
         .bind(view.order.id.hex())
         .bind(outcome)
         .bind(fate)
-        .bind(at.0);
+        .bind(at.0)
+        .bind(OPTED_OUT);
         self.run(finish).await?;
         Ok(())
     }

@@ -94,6 +94,8 @@ pub struct CampaignSettings {
     pub retry_s: u32,
     /// Calls of any campaign to one number in 24 hours; `None`: no limit.
     pub number_per_day: Option<u32>,
+    /// The key by which whoever is called asks not to be called again, one of `0`-`9`, `*`, `#`; `None`: there is none.
+    pub opt_out_key: Option<char>,
 }
 
 /// What has come of a campaign's contacts.
@@ -139,8 +141,8 @@ impl Db {
         let insert = sql(
             "INSERT INTO campaigns (id, tenant, api_key, status, name, agent, number, starts_at, timezone, \
              window_start, window_end, days, max_concurrent, calls_per_second, max_attempts, retry_s, \
-             number_per_day, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-             $13, $14, $15, $16, $17, $18, $18)",
+             number_per_day, created_at, updated_at, opt_out_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+             $11, $12, $13, $14, $15, $16, $17, $18, $18, $19)",
         )
         .bind(&campaign.id)
         .bind(&campaign.tenant)
@@ -159,7 +161,8 @@ impl Db {
         .bind(about.max_attempts)
         .bind(about.retry_s)
         .bind(about.number_per_day)
-        .bind(by.at.0);
+        .bind(by.at.0)
+        .bind(about.opt_out_key.map(String::from));
         let mut tx = self.begin().await?;
         tx.run(insert).await?;
         tx.audit(&by, "campaign.create", &campaign.id, &told(&campaign)).await?;
@@ -235,7 +238,8 @@ impl Db {
         let update = sql(
             "UPDATE campaigns SET status = $2, name = $3, agent = $4, number = $5, starts_at = $6, timezone = $7, \
              window_start = $8, window_end = $9, days = $10, max_concurrent = $11, calls_per_second = $12, \
-             max_attempts = $13, retry_s = $14, number_per_day = $15, updated_at = $16 WHERE id = $1",
+             max_attempts = $13, retry_s = $14, number_per_day = $15, updated_at = $16, \
+             opt_out_key = $17 WHERE id = $1",
         )
         .bind(id)
         .bind(campaign.status.as_str())
@@ -252,7 +256,8 @@ impl Db {
         .bind(about.max_attempts)
         .bind(about.retry_s)
         .bind(about.number_per_day)
-        .bind(by.at.0);
+        .bind(by.at.0)
+        .bind(about.opt_out_key.map(String::from));
         tx.run(update).await?;
         tx.audit(&by, "campaign.change", id, &told(&campaign)).await?;
         tx.commit().await?;
@@ -291,10 +296,15 @@ impl Db {
         if self.optional(open.bind(id)).await?.is_some() || self.optional(any.bind(id)).await?.is_none() {
             return Ok(false);
         }
-        let done = sql("UPDATE campaigns SET status = 'completed', updated_at = $2 WHERE id = $1 \
-             AND status = 'active' AND NOT EXISTS (SELECT 1 FROM campaign_contacts c WHERE c.campaign = $1 \
-             AND c.state IN ('pending', 'dialing'))");
         let mut tx = self.begin().await?;
+        // Locked by a statement of its own: the next one then sees the contacts that were added meanwhile.
+        let lock = sql("UPDATE campaigns SET name = name WHERE id = $1 AND status = 'active'");
+        if tx.run(lock.bind(id)).await? == 0 {
+            return Ok(false);
+        }
+        let done = sql("UPDATE campaigns SET status = 'completed', updated_at = $2 WHERE id = $1 \
+             AND NOT EXISTS (SELECT 1 FROM campaign_contacts c WHERE c.campaign = $1 \
+             AND c.state IN ('pending', 'dialing'))");
         let done = tx.run(done.bind(id).bind(at.0)).await? > 0;
         tx.commit().await?;
         Ok(done)
@@ -333,6 +343,7 @@ fn read_campaign(row: &Row) -> Result<Campaign, StoreError> {
             max_attempts: number("max_attempts")?,
             retry_s: number("retry_s")?,
             number_per_day: per_day.and_then(|calls| u32::try_from(calls).ok()),
+            opt_out_key: column::<Option<String>>(row, "opt_out_key")?.and_then(|key| key.chars().next()),
         },
         created_at: Timestamp(column(row, "created_at")?),
         updated_at: Timestamp(column(row, "updated_at")?),

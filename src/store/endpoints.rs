@@ -59,8 +59,18 @@ pub enum MadeEndpoint {
     Full,
 }
 
-/// Endpoints that are told, by tenant.
-type Active = Arc<BTreeMap<String, Arc<[Endpoint]>>>;
+/// The endpoints of all tenants that are told, as they were at one moment. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Subscribed {
+    by_tenant: Arc<BTreeMap<String, Arc<[Endpoint]>>>,
+}
+
+impl Subscribed {
+    /// Those of one tenant, oldest first.
+    pub fn of(&self, tenant: &str) -> &[Endpoint] {
+        self.by_tenant.get(tenant).map_or(&[], |endpoints| endpoints)
+    }
+}
 
 /// The endpoints of all tenants, as they were read last.
 #[derive(Debug, Default)]
@@ -68,7 +78,7 @@ pub(super) struct Subscribers {
     /// Raised with every change made here.
     changes: AtomicU64,
     /// With the changes that were known and the moment when it was read.
-    read: RwLock<Option<(u64, Instant, Active)>>,
+    read: RwLock<Option<(u64, Instant, Subscribed)>>,
 }
 
 impl Db {
@@ -189,18 +199,17 @@ impl Db {
         done
     }
 
-    /// A tenant's endpoints that are told, from memory.
-    pub async fn subscribers(&self, tenant: &str) -> Result<Arc<[Endpoint]>, StoreError> {
+    /// The endpoints of all tenants that are told, from memory.
+    pub async fn subscribed(&self) -> Result<Subscribed, StoreError> {
         let changes = self.subscribers.changes.load(Ordering::Acquire);
         let now = clock::now().mono;
         let fresh = |known: u64, at: Instant| {
             known == changes && (!self.is_shared() || now.saturating_duration_since(at) < SEEN_WITHIN)
         };
-        let of = |all: &Active| all.get(tenant).cloned().unwrap_or_default();
         if let Some((known, at, all)) = &*self.subscribers.read.read().await
             && fresh(*known, *at)
         {
-            return Ok(of(all));
+            return Ok(all.clone());
         }
         let list = sql("SELECT * FROM webhook_endpoints WHERE active = 1 AND deleted_at IS NULL \
              ORDER BY tenant, created_at, id");
@@ -209,9 +218,10 @@ impl Db {
             let endpoint = read_endpoint(&row)?;
             by_tenant.entry(endpoint.tenant.clone()).or_default().push(endpoint);
         }
-        let all: Active = Arc::new(by_tenant.into_iter().map(|(name, list)| (name, list.into())).collect());
-        *self.subscribers.read.write().await = Some((changes, now, Arc::clone(&all)));
-        Ok(of(&all))
+        let all = by_tenant.into_iter().map(|(name, list)| (name, list.into())).collect();
+        let all = Subscribed { by_tenant: Arc::new(all) };
+        *self.subscribers.read.write().await = Some((changes, now, all.clone()));
+        Ok(all)
     }
 
     /// The secrets that sign for an endpoint at `at`, newest first; none once it is deleted.

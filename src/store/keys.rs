@@ -77,6 +77,27 @@ impl Db {
         self.optional(one).await?.as_ref().map(read_key).transpose()
     }
 
+    /// The oldest of a tenant's keys that is neither revoked nor expired at `at`; the one of this public id is looked at
+    /// only where there is no other.
+    pub async fn oldest_key(
+        &self,
+        tenant: &str,
+        last: &str,
+        at: Timestamp,
+    ) -> Result<Option<ApiKey>, StoreError> {
+        for others in [true, false] {
+            let mut one = select_keys();
+            one.push("WHERE tenant = ").push_bind(tenant).push(" AND revoked_at IS NULL");
+            one.push(" AND (expires_at IS NULL OR expires_at > ").push_bind(at.0);
+            one.push(if others { ") AND key_id <> " } else { ") AND key_id = " }).push_bind(last);
+            one.push(" ORDER BY id LIMIT 1");
+            if let Some(row) = self.optional(one).await? {
+                return Ok(Some(read_key(&row)?));
+            }
+        }
+        Ok(None)
+    }
+
     /// A page of keys, oldest first, and how many there are in all.
     pub async fn keys_page(
         &self,

@@ -23,6 +23,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "voxforge", include_str!("../../migrations/0012_voxforge.sql")),
     (13, "campaigns", include_str!("../../migrations/0013_campaigns.sql")),
     (14, "phony", include_str!("../../migrations/0014_phony.sql")),
+    (15, "promises", include_str!("../../migrations/0015_promises.sql")),
 ];
 
 /// The table of what is applied.

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::agents::AgentName;
 use super::audit::By;
 use super::keys::difference;
 use super::sql::{Row, Statement, column, sql};
@@ -129,7 +130,7 @@ impl Db {
     ///
     /// # Errors
     /// [`StoreError::Taken`] for one that is known; [`StoreError::UnknownTrunks`]; [`StoreError::UnknownKey`] also for
-    /// a key of another tenant.
+    /// a key of another tenant; [`StoreError::UnknownAgent`] likewise.
     pub async fn add_number(&self, new: &NewNumber, by: impl Into<By>) -> Result<Number, StoreError> {
         let by = by.into();
         let mut tx = self.begin().await?;
@@ -194,6 +195,18 @@ impl Db {
         let total = self.one(count).await?.first()?;
         let numbers = self.all(page).await?.iter().map(read_number).collect::<Result<_, _>>()?;
         Ok((numbers, total))
+    }
+
+    /// The first of a tenant's numbers that an agent of one of these names has.
+    pub async fn number_of_agent(
+        &self,
+        tenant: &str,
+        names: [&str; 2],
+    ) -> Result<Option<Number>, StoreError> {
+        let mut one = select_numbers();
+        one.push("WHERE n.tenant = ").push_bind(tenant).push(" AND n.action = 'agent' AND n.target IN ");
+        one.push_list(names).push(" ORDER BY n.e164 LIMIT 1");
+        self.optional(one).await?.as_ref().map(read_number).transpose()
     }
 
     /// Whether a number is one of the tenant's.
@@ -263,7 +276,7 @@ impl Db {
 }
 
 impl Tx {
-    /// The rows of the trunk and the key that a number names.
+    /// The rows of the trunk and the key that a number names; an agent that it names must be its tenant's.
     async fn references(&mut self, number: &Number) -> Result<(Option<i64>, Option<i64>), StoreError> {
         let mut trunk = None;
         if let Some(name) = &number.trunk {
@@ -278,6 +291,11 @@ impl Tx {
             let found = self.optional(find.bind(key_id).bind(&number.tenant)).await?;
             let row = found.ok_or_else(|| StoreError::UnknownKey(key_id.to_owned()))?;
             key = Some(row.first()?);
+        }
+        if let OnCall::Agent(name) = &number.on_call
+            && self.agent(&number.tenant, AgentName::Public(name)).await?.is_none()
+        {
+            return Err(StoreError::UnknownAgent(name.clone()));
         }
         Ok((trunk, key))
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::StoreError;
+use super::{StoreError, turns};
 use crate::model::Secret;
+use crate::model::agent::AgentTool;
 use crate::model::call::{AttemptView, GatherView, Hop, PassedView, TrunkPlan};
 use crate::model::event::{CallEvent, DigitSource};
 
@@ -146,6 +147,48 @@ pub(super) fn read_object(text: &str) -> Result<Map<String, Value>, StoreError> 
     serde_json::from_str(text).map_err(|_| StoreError::Unreadable("JSON object"))
 }
 
+/// A customer's function.
+#[derive(Serialize, Deserialize)]
+struct ToolRow {
+    name: String,
+    description: String,
+    parameters: Map<String, Value>,
+    url: String,
+    timeout_ms: u32,
+    #[serde(default)]
+    filler: Option<String>,
+}
+
+/// The `tools` column of an agent.
+pub(super) fn write_tools(tools: &[AgentTool]) -> String {
+    let row = |tool: &AgentTool| {
+        json!(ToolRow {
+            name: tool.name.clone(),
+            description: tool.description.clone(),
+            parameters: tool.parameters.clone(),
+            url: tool.url.clone(),
+            timeout_ms: tool.timeout_ms,
+            filler: tool.filler.clone(),
+        })
+    };
+    Value::Array(tools.iter().map(row).collect()).to_string()
+}
+
+/// Reads [`write_tools`] back.
+pub(super) fn read_tools(text: &str) -> Result<Vec<AgentTool>, StoreError> {
+    let rows: Vec<ToolRow> =
+        serde_json::from_str(text).map_err(|_| StoreError::Unreadable("agents.tools"))?;
+    let tool = |row: ToolRow| AgentTool {
+        name: row.name,
+        description: row.description,
+        parameters: row.parameters,
+        url: row.url,
+        timeout_ms: row.timeout_ms,
+        filler: row.filler,
+    };
+    Ok(rows.into_iter().map(tool).collect())
+}
+
 /// The `data` column of the event log: the event's own fields as a JSON object.
 pub fn event_data(event: &CallEvent) -> String {
     let value = match event {
@@ -181,7 +224,14 @@ pub fn event_data(event: &CallEvent) -> String {
         CallEvent::Played { playback, text, file, to, completed } => json!({
             "playback": playback, "text": text, "file": file, "to": to.as_str(), "completed": completed,
         }),
-        CallEvent::Said { by, text, turn } => json!({ "by": by.as_str(), "text": text, "turn": turn }),
+        CallEvent::Said { by, text, turn, span } => {
+            let mut said = json!({ "by": by.as_str(), "text": text, "turn": turn });
+            if let Some(span) = span {
+                (said["from"], said["until"]) = (json!(span.from.0), json!(span.until.0));
+            }
+            said
+        }
+        CallEvent::TurnTimed(times) => turns::write_times(times),
         CallEvent::ContextChanged { context } => json!({ "context": context }),
         CallEvent::HandedOff { data } => json!({ "data": data }),
         CallEvent::TransferStarted { number } => json!({ "number": number.e164() }),

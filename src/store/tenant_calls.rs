@@ -1,9 +1,11 @@
 //! All calls of a tenant, whichever key and surface they came by: the list that VoxForge pages through, and one of them
 //! (CONTRACT 1.3, 4.3). Ended calls alone, and figures of them, are [`super::past`]'s.
 
+use super::analyses::read_analysis;
 use super::calls::read_call;
 use super::sql::{Row, Statement, column, sql};
 use super::{Db, StoreError};
+use crate::model::analysis::Analysis;
 use crate::model::call::CallView;
 use crate::model::{CallId, Timestamp};
 
@@ -73,10 +75,14 @@ pub struct TenantCall {
     pub view: CallView,
     /// The recording's id.
     pub recording: Option<String>,
+    /// What is said of it, once it is.
+    pub analysis: Option<Analysis>,
 }
 
-const CALLS: &str = "SELECT c.*, r.recording AS kept_recording FROM calls c LEFT JOIN recordings r \
-     ON r.recording = c.recording AND r.state = 'done' AND r.expired_at IS NULL WHERE c.tenant = $1";
+const CALLS: &str = "SELECT c.*, r.recording AS kept_recording, a.summary AS analysis_summary, \
+     a.sentiment AS analysis_sentiment FROM calls c LEFT JOIN recordings r \
+     ON r.recording = c.recording AND r.state = 'done' AND r.expired_at IS NULL \
+     LEFT JOIN analyses a ON a.call = c.id AND a.state = 'done' WHERE c.tenant = $1";
 
 impl Db {
     /// A page of a tenant's calls, newest first, and how many there are in all.
@@ -107,5 +113,6 @@ impl Db {
 }
 
 fn read(row: &Row) -> Result<TenantCall, StoreError> {
-    Ok(TenantCall { view: read_call(row)?, recording: column(row, "kept_recording")? })
+    let recording = column(row, "kept_recording")?;
+    Ok(TenantCall { view: read_call(row)?, recording, analysis: read_analysis(row)? })
 }

@@ -116,13 +116,15 @@ impl Db {
     /// id and the moment of making is not stored.
     ///
     /// # Errors
-    /// [`StoreError::UnknownTenant`]; [`StoreError::Taken`] for a subdomain of another.
+    /// [`StoreError::UnknownTenant`]; [`StoreError::Taken`] for a subdomain of another; [`StoreError::OwnTenant`] where a
+    /// key suspends its own.
     pub async fn change_tenant(
         &self,
         name: &str,
         by: impl Into<By>,
         change: impl FnOnce(&mut Tenant),
     ) -> Result<Tenant, StoreError> {
+        let by = by.into();
         let mut tx = self.begin().await?;
         let lock = sql("UPDATE tenants SET name = name WHERE id = $1 OR subdomain = $1").bind(name);
         tx.run(lock).await?;
@@ -139,13 +141,19 @@ impl Db {
         if told.is_empty() {
             return Ok(before);
         }
+        if told.contains_key("status") && after.status == SUSPENDED {
+            let own = sql("SELECT id FROM api_keys WHERE key_id = $1 AND tenant = $2");
+            if tx.optional(own.bind(&by.actor).bind(&after.id)).await?.is_some() {
+                return Err(StoreError::OwnTenant);
+            }
+        }
         let update = sql("UPDATE tenants SET name = $2, subdomain = $3, status = $4, max_agents = $5, \
              max_concurrent_calls = $6, billing_email = $7 WHERE id = $1");
         let update = update.bind(&after.id).bind(&after.name).bind(&after.subdomain).bind(&after.status);
         let update =
             update.bind(after.max_agents).bind(after.max_concurrent_calls).bind(&after.billing_email);
         tx.run(update).await?;
-        tx.audit(&by.into(), "tenant.update", &after.id, &told.into()).await?;
+        tx.audit(&by, "tenant.update", &after.id, &told.into()).await?;
         tx.commit().await?;
         Ok(after)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::model::Timestamp;
 use crate::store::deliveries::Purged;
+use crate::store::history::DAY_MS;
 use crate::store::{Db, StoreError};
 
 /// Calls in one transaction.
@@ -17,9 +18,6 @@ const BREATH: Duration = Duration::from_millis(200);
 
 /// The rest after the last.
 const ROUND: Duration = Duration::from_secs(3600);
-
-/// Milliseconds of a day.
-const DAY_MS: i64 = 86_400_000;
 
 /// Calls that ended before this moment lose their deliveries and events; `None`: nothing is ever removed.
 fn cutoff(now: Timestamp, keep_days: u32) -> Option<Timestamp> {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
+use crate::api::Key;
 use crate::audio::{chirp, likeness, read_wav, read_wav_file, split_tone, tone, write_wav};
-use crate::harness::{Process, Server, free_port, go, home, number, until, wait_bound};
+use crate::harness::{Process, Server, free_port, go, home, number, unique, until, wait_bound};
 use crate::receiver::Receiver;
 use crate::sipp::Sipp;
 use crate::uas::{Script, Uas};
@@ -18,6 +19,7 @@ use crate::uas::{Script, Uas};
 /// Answers by itself, sends 440 Hz, and writes down what it hears.
 const BARESIP: &str = "sip_listen LISTEN
 module_path /usr/lib/baresip/modules
+module srtp.so
 module account.so
 module g711.so
 module aufile.so
@@ -64,8 +66,8 @@ fn loopback() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
-/// Starts it for calls to one number, as a trunk dials it.
-async fn baresip(number: &str) -> (Process, SocketAddr, PathBuf) {
+/// Starts it for calls to one number, as a trunk dials it. `encryption` is its own word: empty, `srtp`, `srtp-mand`.
+async fn baresip(number: &str, encryption: &str) -> (Process, SocketAddr, PathBuf) {
     let addr = loopback();
     let folder = home("baresip");
     let rtp = free_port() & !1;
@@ -74,7 +76,7 @@ async fn baresip(number: &str) -> (Process, SocketAddr, PathBuf) {
         .replace("FIRST", &rtp.to_string())
         .replace("LAST", &rtp.saturating_add(20).to_string())
         .replace("FOLDER", &folder.display().to_string());
-    let account = format!("<sip:00{number}@{addr}>;regint=0;answermode=auto\n");
+    let account = format!("<sip:00{number}@{addr}>;regint=0;answermode=auto;mediaenc={encryption}\n");
     for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
         std::fs::write(folder.join(name), text).expect("the folder can be written");
     }
@@ -102,12 +104,52 @@ async fn kamailio(first: SocketAddr, second: SocketAddr) -> (Process, SocketAddr
 
 #[test]
 fn baresip_answers_and_sound_goes_both_ways() {
+    speaks_with_baresip("", "never");
+}
+
+/// FIELD 5.14: where encryption is not demanded it is offered beside plain RTP.
+#[test]
+fn sound_is_encrypted_where_baresip_can() {
+    speaks_with_baresip("srtp", "optional");
+}
+
+#[test]
+fn sound_is_encrypted_where_both_demand_it() {
+    speaks_with_baresip("srtp-mand", "required");
+}
+
+#[test]
+fn who_demands_encryption_does_not_speak_with_who_has_none() {
+    go(async {
+        for (theirs, ours) in [("srtp-mand", "never"), ("", "required")] {
+            let number = number("0100");
+            let (_baresip, addr, _) = baresip(&number, theirs).await;
+            let server = Server::start("baresip-plain", &[]).await;
+            let key = key_with(&server, addr, ours);
+            let hooks = Receiver::start().await;
+            let answer = key.post("/makecall", &json!({"number": number, "webhookUrl": hooks.url()})).await;
+            if answer.status == 200 {
+                let call = answer.json()["callId"].as_str().unwrap().to_owned();
+                assert_ne!(key.wait_ended(&call).await["status"], "completed");
+            }
+            assert!(hooks.count("call.answered") == 0, "{theirs:?} and {ours}");
+        }
+    });
+}
+
+fn key_with(server: &Server, addr: SocketAddr, srtp: &str) -> Key {
+    let name = unique("secure");
+    server.trunk(&name, addr, &["--srtp", srtp]);
+    server.key(&["--credits", "10", "--trunks", &name, "--rate-limit", "10000"])
+}
+
+fn speaks_with_baresip(theirs: &str, ours: &str) {
     go(async {
         let number = number("0100");
-        let (_baresip, addr, folder) = baresip(&number).await;
+        let (_baresip, addr, folder) = baresip(&number, theirs).await;
         let server = Server::start("baresip-caller", &[]).await;
         server.put_sound("custom/chirp.wav", &chirp(1.0));
-        let (key, _) = server.key_on("10", &[addr]);
+        let key = key_with(&server, addr, ours);
         let hooks = Receiver::start().await;
         let call = key.answered_call(&json!({"number": number, "webhookUrl": hooks.url()})).await;
         sleep(Duration::from_millis(1500)).await;
@@ -119,6 +161,8 @@ fn baresip_answers_and_sound_goes_both_ways() {
         hooks.wait("tts.played").await;
         key.hang_up(&call).await;
         hooks.wait("recording.completed").await;
+        let log = std::fs::read_to_string(folder.join("baresip.log")).expect("it has a log");
+        assert_eq!(log.contains("SRTP is Enabled (cryptosuite=AES_CM_128_HMAC_SHA1_80)"), !theirs.is_empty());
         // What we heard: a sine and little else.
         let download = key.get(&format!("/recordings/{call}/download")).await;
         assert_eq!(download.status, 200);

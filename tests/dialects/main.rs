@@ -36,6 +36,9 @@ mod hamming;
 mod phony;
 
 mod relay;
+mod relay_prompts;
+mod relay_rules;
+mod relay_served;
 
 mod sockets;
 

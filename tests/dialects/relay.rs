@@ -13,41 +13,69 @@ use crate::harness::{Server, go, number, until};
 use crate::sockets::{Came, Ws};
 use crate::uas::Uas;
 
-struct World {
-    server: Server,
-    far: Uas,
-    key: Key,
+/// A server, a far end that answers, and a key of the tenant `acme`.
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) far: Uas,
+    pub(crate) key: Key,
 }
 
 impl World {
-    async fn start(name: &str) -> Self {
-        let server = Server::start(name, &[]).await;
+    pub(crate) async fn start(name: &str) -> Self {
+        Self::with(name, &[]).await
+    }
+
+    pub(crate) async fn with(name: &str, settings: &[(&str, &str)]) -> Self {
+        let server = Server::start(name, settings).await;
         let far = Uas::answering().await;
         server.trunk("far", far.addr, &[]);
         let key = server.key(&["--trunks", "far", "--tenant", "acme"]);
         Self { server, far, key }
     }
 
-    async fn agent(&self, more: Value) -> String {
+    pub(crate) async fn agent(&self, more: Value) -> String {
         let mut body = json!({"name": "Sales", "type": "outbound", "system_prompt": "You sell.", "first_message": "Hi."});
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let made = self.key.post("/api/agents", &body).await.expect(201);
         made["id"].as_str().expect("an id").to_owned()
     }
 
-    async fn call(&self, agent: &str) -> String {
+    pub(crate) async fn call(&self, agent: &str) -> String {
         let order =
             json!({"to_number": format!("+{}", number("0001")), "context": {"ticket": "8841", "n": 7}});
         let placed = self.key.post(&format!("/api/agents/{agent}/call"), &order).await.expect(200);
         placed["call_sid"].as_str().expect("a call_sid").to_owned()
     }
 
-    async fn attend(&self, sid: &str) -> Result<Ws, u16> {
-        let bearer = format!("Bearer {}", self.key.key);
-        Ws::open(self.server.http, &format!("/relay/ws?call_sid={sid}"), &[("authorization", &bearer)]).await
+    pub(crate) async fn attend(&self, sid: &str) -> Result<Ws, u16> {
+        self.attend_with(sid, "").await
     }
 
-    async fn past(&self, sid: &str) -> Value {
+    /// Attends with more in the query.
+    pub(crate) async fn attend_with(&self, sid: &str, more: &str) -> Result<Ws, u16> {
+        let path = format!("/relay/ws?call_sid={sid}{more}");
+        Ws::open(self.server.http, &path, &[("authorization", &self.bearer())]).await
+    }
+
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.key.key)
+    }
+
+    /// What happens on the tenant's calls from here on.
+    pub(crate) async fn events(&self) -> Ws {
+        let path = format!("/events/ws?api_key={}", self.key.key);
+        Ws::open(self.server.http, &path, &[]).await.expect("it may listen")
+    }
+
+    /// A call that an application attends, told of it by `setup`.
+    pub(crate) async fn attended(&self, more: &str) -> (String, Ws) {
+        let sid = self.call(&self.agent(json!({})).await).await;
+        let mut app = self.attend_with(&sid, more).await.expect("it may attend");
+        assert_eq!(app.json().await["type"], "setup");
+        (sid, app)
+    }
+
+    pub(crate) async fn past(&self, sid: &str) -> Value {
         until(15.0, "the call is over", async || {
             let page = self.key.get("/api/calls/history").await.expect(200);
             page["calls"].as_array()?.iter().find(|row| row["call_sid"] == sid).cloned()

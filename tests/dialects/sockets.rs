@@ -41,19 +41,40 @@ impl Ws {
         }
     }
 
-    /// Takes one connection of a listener's; the path that was asked for and its signature header.
+    /// Opens one as [`Ws::open`], with so little room for what is sent to it that a sender soon has to wait.
+    pub(crate) async fn open_slow(server: SocketAddr, path: &str, authorization: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().expect("there are sockets");
+        socket.set_recv_buffer_size(4096).expect("it is only a wish");
+        let mut request = format!("ws://{server}{path}").into_client_request().expect("a URL");
+        request.headers_mut().insert("authorization", authorization.parse().expect("a value"));
+        let stream = socket.connect(server).await.expect("the server takes connections");
+        Self(client_async(request, stream).await.expect("it may come in").0)
+    }
+
+    /// Takes one connection of a listener's; the path that was asked for.
     pub(crate) async fn accept(listener: &tokio::net::TcpListener) -> (Self, String) {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        let mut path = String::new();
+        let (socket, path, _) = Self::accept_signed(listener).await;
+        (socket, path)
+    }
+
+    /// The same, with what the signature's header says.
+    pub(crate) async fn accept_signed(listener: &tokio::net::TcpListener) -> (Self, String, Option<String>) {
+        let (stream, _) = tokio::time::timeout(LONGEST, listener.accept())
+            .await
+            .expect("somebody comes in time")
+            .expect("a connection");
+        let (mut path, mut signature) = (String::new(), None);
         type Asked = tokio_tungstenite::tungstenite::handshake::server::Request;
         type Answer = tokio_tungstenite::tungstenite::handshake::server::Response;
         #[expect(clippy::result_large_err, reason = "the library's own type")]
         let look = |request: &Asked, answer: Answer| {
             path = request.uri().to_string();
+            let shown = request.headers().get("x-twilio-signature");
+            signature = shown.and_then(|value| value.to_str().ok()).map(str::to_owned);
             Ok(answer)
         };
         let socket = accept_hdr_async(stream, look).await.expect("a WebSocket");
-        (Self(socket), path)
+        (Self(socket), path, signature)
     }
 
     /// Sends JSON.
@@ -64,6 +85,42 @@ impl Ws {
     /// Sends text.
     pub(crate) async fn send_text(&mut self, text: &str) {
         self.0.send(Message::Text(text.into())).await.expect("it is taken");
+    }
+
+    /// Sends text, as far as it is taken within a second.
+    pub(crate) async fn try_send_text(&mut self, text: &str) -> Result<(), ()> {
+        let sending = self.0.send(Message::Text(text.into()));
+        match tokio::time::timeout(Duration::from_secs(1), sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(()),
+        }
+    }
+
+    /// Sends bytes that are no text.
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.send(Message::Binary(bytes.to_vec().into())).await.expect("it is taken");
+    }
+
+    /// Asks whether the other side lives, and waits until it says so; frames before that are lost.
+    pub(crate) async fn ping(&mut self) {
+        self.0.send(Message::Ping(b"well?".to_vec().into())).await.expect("it is taken");
+        let pong = async {
+            loop {
+                let frame = self.0.next().await.expect("it is open").expect("it is whole");
+                if matches!(&frame, Message::Pong(bytes) if bytes.as_ref() == b"well?") {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(LONGEST, pong).await.expect("it is answered in time");
+    }
+
+    /// Closes with a code.
+    pub(crate) async fn close_with(mut self, code: u16) {
+        let frame =
+            tokio_tungstenite::tungstenite::protocol::CloseFrame { code: code.into(), reason: "".into() };
+        self.0.send(Message::Close(Some(frame))).await.expect("it is taken");
+        self.closed().await;
     }
 
     /// The next frame, or the end.

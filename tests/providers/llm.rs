@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use trunkline::config;
-use trunkline::llm::{Ask, Clauses, Finish, Llm, LlmError, Message, Piece, Reply};
+use trunkline::llm::{Ask, Finish, Llm, LlmError, Message, Piece, Reply};
 use trunkline::model::Secret;
-use trunkline::provider::Trouble;
+use trunkline::provider::{STALL_TIME, Trouble};
+use trunkline::speech::Clauses;
 
 use crate::server::{Gate, Server, Step, answer, head};
 
@@ -81,7 +82,7 @@ async fn the_first_clause_can_be_spoken_before_the_last_is_written() {
     let mut reply = llm(&server).ask(&ask()).await.unwrap();
     let mut clauses = Clauses::new();
     let Some(Ok(Piece::Text(text))) = reply.next().await else { panic!("no text") };
-    assert_eq!(clauses.push(&text), ["Good morning."]);
+    assert_eq!(clauses.push(&text), ["Good morning. "]);
     gate.open();
     let (rest, finish) = all(reply).await;
     assert!(clauses.push(&rest).is_empty());
@@ -122,6 +123,31 @@ async fn words_that_do_not_come_are_not_waited_for() {
     assert_eq!(all(reply).await, (String::new(), Err(LlmError::NoFirstWord)));
     let reply = llm.ask(&ask()).await.unwrap();
     assert_eq!(all(reply).await, ("Well,".into(), Err(LlmError::NoEnd)));
+}
+
+#[tokio::test]
+async fn a_first_word_may_take_longer_than_a_pause_within_an_answer() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let server = Server::start(move |_, _| {
+        let late = event("Well.") + "data: [DONE]\n\n";
+        vec![head(200, EVENTS), Step::Wait(held.clone()), Step::Write(late.into())]
+    })
+    .await;
+    let config = config::Llm {
+        base_url: server.url("/v1"),
+        model: "m".into(),
+        first_token_timeout_ms: 20_000,
+        timeout_s: 30,
+        ..config::Llm::default()
+    };
+    let reply = Llm::new(&config).unwrap().unwrap().ask(&ask()).await.unwrap();
+    let opened = async {
+        tokio::time::sleep(STALL_TIME + Duration::from_millis(300)).await;
+        gate.open();
+    };
+    let (heard, ()) = tokio::join!(all(reply), opened);
+    assert_eq!(heard, ("Well.".into(), Ok(Finish::Stop)));
 }
 
 #[tokio::test]

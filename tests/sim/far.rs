@@ -109,7 +109,7 @@ impl Far {
     }
 
     fn config() -> OfferConfig {
-        OfferConfig { codecs: vec![media::Codec::Pcmu], telephone_event: true }
+        OfferConfig { codecs: vec![media::Codec::Pcmu], telephone_event: true, ..OfferConfig::default() }
     }
 
     fn answer_to(&self, offer: &Bytes) -> Option<Bytes> {

@@ -98,6 +98,7 @@ fn assert_pairs(events: &[&Stamped], told: &str) {
             | CallEvent::GatherProgress { .. }
             | CallEvent::Played { .. }
             | CallEvent::Said { .. }
+            | CallEvent::TurnTimed(_)
             | CallEvent::ContextChanged { .. }
             | CallEvent::HandedOff { .. }
             | CallEvent::TransferStarted { .. }

@@ -7,19 +7,19 @@ use serde_json::Map;
 use trunkline::api::voxforge::events::VoxForge;
 use trunkline::control::rate::Minutes;
 use trunkline::journal::Recorder;
-use trunkline::model::agent::{AgentKind, AgentSettings};
+use trunkline::model::agent::{AgentKind, AgentSettings, Voicemail};
 use trunkline::model::call::{CallOrder, CallView, EndReason};
 use trunkline::model::event::{CallEvent, Stamped};
 use trunkline::model::purpose::Purpose;
 use trunkline::model::{CallId, PhoneNumber};
 use trunkline::store::Db;
 use trunkline::store::agents::MadeAgent;
-use trunkline::store::campaign_contacts::CampaignContact;
+use trunkline::store::campaign_contacts::{CampaignContact, Untaken};
 use trunkline::store::campaigns::{Campaign, CampaignSettings, Status};
 use trunkline::store::contacts::NewContact;
 use trunkline::store::endpoints::{EndpointSettings, MadeEndpoint};
 
-use crate::{PLAIN, Scratch, T0, at, dialing, ended, eventually, key, order, place};
+use crate::{PLAIN, Scratch, T0, at, dialing, digit, ended, eventually, key, order, place};
 
 fn contact(n: usize) -> NewContact {
     NewContact {
@@ -45,6 +45,8 @@ async fn campaign(db: &Db, key: i64, max_concurrent: u32, max_attempts: u32) -> 
         context: Map::new(),
         relay_url: None,
         relay_keeps: false,
+        voicemail: Voicemail::default(),
+        tools: Vec::new(),
     };
     let MadeAgent::Made(agent) = db.create_agent("default", settings, None, T0).await.unwrap() else {
         panic!("there is no limit");
@@ -62,6 +64,7 @@ async fn campaign(db: &Db, key: i64, max_concurrent: u32, max_attempts: u32) -> 
         max_attempts,
         retry_s: 60,
         number_per_day: None,
+        opt_out_key: None,
     };
     db.create_campaign(("default", key), about, Status::Active, T0).await.unwrap()
 }
@@ -77,14 +80,28 @@ fn call_of(key: i64, id: u128, campaign: &str, contact: &CampaignContact) -> Cal
 
 /// Inserts a call that takes its contact, or nothing.
 async fn claim(db: &Db, order: CallOrder, ms: i64) -> bool {
-    let view = CallView::new(Arc::new(order));
+    untaken(db, order, ms).await.is_none()
+}
+
+/// The same; why it took nothing.
+async fn untaken(db: &Db, order: CallOrder, ms: i64) -> Option<Untaken> {
+    let view = CallView::new(Arc::new(CallOrder { created_at: T0.plus_ms(ms), ..order }));
     let mut tx = db.begin().await.unwrap();
     tx.insert_call(&view).await.unwrap();
-    let taken = tx.claim_contact(&view, T0.plus_ms(ms)).await.unwrap();
-    if taken {
+    let untaken = tx.claim_contact(&view, T0.plus_ms(ms)).await.unwrap();
+    if untaken.is_none() {
         tx.commit().await.unwrap();
     }
-    taken
+    untaken
+}
+
+/// Sets what a campaign may do.
+async fn set(db: &Db, campaign: &str, change: impl Fn(&mut Campaign)) {
+    let change = |campaign: &mut Campaign| {
+        change(campaign);
+        Ok::<(), ()>(())
+    };
+    db.change_campaign("default", campaign, change, T0).await.unwrap().unwrap().unwrap();
 }
 
 async fn states(db: &Db, campaign: &str) -> Vec<(String, i64, String)> {
@@ -196,10 +213,10 @@ async fn contacts_are_added_once() {
     let known = db.create_contact("default", contact(3), T0).await.unwrap();
     db.create_contact("default", NewContact { dnc: true, ..contact(4) }, T0).await.unwrap();
     let many: Vec<NewContact> = (0..1200).map(contact).collect();
-    let added = db.add_contacts(&campaign, &many, T0).await.unwrap();
+    let added = db.add_contacts(&campaign, &many, T0).await.unwrap().unwrap();
     assert_eq!((added.imported, added.duplicates), (1200, 0));
     let more: Vec<NewContact> = (1100..1300).map(contact).collect();
-    let added = db.add_contacts(&campaign, &more, T0).await.unwrap();
+    let added = db.add_contacts(&campaign, &more, T0).await.unwrap().unwrap();
     assert_eq!((added.imported, added.duplicates), (100, 100));
     let (rows, total) = db.campaign_contacts(&campaign.id, 1000, 0).await.unwrap();
     assert_eq!((rows.len(), total), (1000, 1300));
@@ -208,6 +225,149 @@ async fn contacts_are_added_once() {
     assert_eq!(contacts, 1300);
     let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
     assert_eq!(positions, (1..=1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn who_changed_their_number_is_not_called_by_the_old_one() {
+    let scratch = Scratch::new();
+    let db = scratch.db().await;
+    let key = key(&db, None).await.id;
+    let campaign = campaign(&db, key, 5, 1).await;
+    db.add_contacts(&campaign, &[contact(0)], T0).await.unwrap();
+    let due = db.due_contacts(&campaign.id, T0, false, 10).await.unwrap();
+    let other = CampaignContact { phone: contact(1).phone, ..due[0].clone() };
+    assert_eq!(untaken(&db, call_of(key, 1, &campaign.id, &other), 0).await, Some(Untaken::Elsewhere));
+    assert_eq!(untaken(&db, call_of(key, 2, &campaign.id, &due[0]), 0).await, None);
+    assert_eq!(untaken(&db, call_of(key, 3, &campaign.id, &due[0]), 0).await, Some(Untaken::Elsewhere));
+}
+
+/// Two nodes in one program; by the database's clock, where it is shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_more_calls_begin_in_a_second_than_may() {
+    let scratch = Scratch::new();
+    let both = [scratch.db().await, scratch.db().await];
+    let key = key(&both[0], None).await.id;
+    let campaign = campaign(&both[0], key, 100, 1).await;
+    set(&both[0], &campaign.id, |campaign| campaign.about.calls_per_second = 4).await;
+    let contacts: Vec<NewContact> = (0..20).map(contact).collect();
+    both[0].add_contacts(&campaign, &contacts, T0).await.unwrap();
+    let due = both[0].due_contacts(&campaign.id, T0, false, 100).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "what a second allows is counted in real seconds")]
+    let begun = std::time::Instant::now();
+    let tries: Vec<_> = due
+        .iter()
+        .enumerate()
+        .map(|(n, contact)| {
+            let order = call_of(key, n as u128 + 1, &campaign.id, contact);
+            let db = both[n % 2].clone();
+            tokio::spawn(async move { untaken(&db, order, 0).await })
+        })
+        .collect();
+    let mut taken = 0;
+    for one in tries {
+        match one.await.unwrap() {
+            None => taken += 1,
+            why => assert_eq!(why, Some(Untaken::Shut)),
+        }
+    }
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!(taken >= 4 && taken <= 4 * (seconds + 1), "{taken} in {seconds} s and a bit");
+    // The next second has room again.
+    if !both[0].is_shared() {
+        let order = |id| call_of(key, id, &campaign.id, &due[19]);
+        assert_eq!(untaken(&both[1], order(90), 999).await, Some(Untaken::Shut));
+        assert_eq!(untaken(&both[1], order(91), 1000).await, None);
+    }
+}
+
+/// Two nodes in one program, and two campaigns that share nothing but the number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_number_is_not_called_more_often_a_day_than_may_be_whoever_calls() {
+    let scratch = Scratch::new();
+    let both = [scratch.db().await, scratch.db().await];
+    let mut tries = Vec::new();
+    let mut people = Vec::new();
+    for n in 0..6_u128 {
+        let db = both[usize::from(n % 2 == 1)].clone();
+        let key = key(&db, None).await.id;
+        let campaign = campaign(&db, key, 5, 1).await;
+        set(&db, &campaign.id, |campaign| campaign.about.number_per_day = Some(2)).await;
+        db.add_contacts(&campaign, &[contact(0)], T0).await.unwrap();
+        let due = db.due_contacts(&campaign.id, T0, false, 10).await.unwrap().remove(0);
+        people.push((db, call_of(key, n + 1, &campaign.id, &due)));
+    }
+    for (db, order) in people.clone() {
+        tries.push(tokio::spawn(async move { untaken(&db, order, 0).await }));
+    }
+    let mut refused = Vec::new();
+    for (one, (db, order)) in tries.into_iter().zip(people) {
+        match one.await.unwrap() {
+            None => {}
+            Some(Untaken::TooOften(until)) => refused.push((db, order, until)),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused.len(), 4);
+    const DAY_MS: i64 = 86_400_000;
+    let (db, order, until) = refused.remove(0);
+    assert_eq!(until, T0.plus_ms(DAY_MS));
+    assert_eq!(untaken(&db, order.clone(), DAY_MS - 1).await, Some(Untaken::TooOften(until)));
+    assert_eq!(untaken(&db, order, DAY_MS).await, None);
+}
+
+#[tokio::test]
+async fn who_asks_by_key_is_called_by_no_campaign_any_more() {
+    let scratch = Scratch::new();
+    let db = scratch.db().await;
+    let key = key(&db, None).await.id;
+    let mut campaigns = Vec::new();
+    for _ in 0..3 {
+        let campaign = campaign(&db, key, 5, 3).await;
+        db.add_contacts(&campaign, &[contact(0), contact(1)], T0).await.unwrap();
+        campaigns.push(campaign);
+    }
+    set(&db, &campaigns[0].id, |campaign| campaign.about.opt_out_key = Some('9')).await;
+    set(&db, &campaigns[2].id, |campaign| campaign.status = Status::Cancelled).await;
+    for contact in db.contacts("default", 10, 0).await.unwrap().0 {
+        // Also where nobody knows the contact any more.
+        assert!(db.delete_contact("default", &contact.id).await.unwrap());
+    }
+    let recorder = Recorder::new(db.clone(), vec![&PLAIN]);
+    let due = db.due_contacts(&campaigns[0].id, T0, false, 10).await.unwrap();
+    assert!(claim(&db, call_of(key, 1, &campaigns[0].id, &due[0]), 0).await);
+    for event in [dialing(), CallEvent::Answered, digit('8')] {
+        recorder.write(&[(at(1, 0, event), None)]).await.unwrap();
+    }
+    assert_eq!(db.contacts("default", 10, 0).await.unwrap().1, 0, "another key asks nothing");
+    recorder.write(&[(at(1, 1, digit('9')), None)]).await.unwrap();
+    let (contacts, _) = db.contacts("default", 10, 0).await.unwrap();
+    assert_eq!((contacts.len(), contacts[0].about.dnc, &contacts[0].about.phone), (1, true, &due[0].phone));
+    let row = |state: &str, attempts, outcome: &str| (state.to_owned(), attempts, outcome.to_owned());
+    let waiting = row("pending", 0, "");
+    assert_eq!(states(&db, &campaigns[0].id).await, [row("dialing", 1, "opted_out"), waiting.clone()]);
+    assert_eq!(states(&db, &campaigns[1].id).await, [row("skipped", 0, "dnc"), waiting.clone()]);
+    assert_eq!(states(&db, &campaigns[2].id).await, [waiting.clone(), waiting.clone()], "it is over");
+    recorder.write(&[(at(1, 2, ended(EndReason::ApiHangup)), None)]).await.unwrap();
+    assert_eq!(states(&db, &campaigns[0].id).await, [row("done", 1, "opted_out"), waiting]);
+    // A list that brings the number once more changes nothing.
+    let again = campaign(&db, key, 5, 1).await;
+    db.add_contacts(&again, &[contact(0)], T0).await.unwrap();
+    assert_eq!(states(&db, &again.id).await, [row("skipped", 0, "dnc")]);
+}
+
+#[tokio::test]
+async fn a_campaign_that_is_over_takes_nobody_any_more() {
+    let scratch = Scratch::new();
+    let db = scratch.db().await;
+    let key = key(&db, None).await.id;
+    let campaign = campaign(&db, key, 5, 1).await;
+    set(&db, &campaign.id, |campaign| campaign.status = Status::Paused).await;
+    assert!(db.add_contacts(&campaign, &[contact(0)], T0).await.unwrap().is_some());
+    for over in [Status::Completed, Status::Cancelled] {
+        set(&db, &campaign.id, |campaign| campaign.status = over).await;
+        assert!(db.add_contacts(&campaign, &[contact(1)], T0).await.unwrap().is_none());
+    }
+    assert_eq!(db.campaign_contacts(&campaign.id, 10, 0).await.unwrap().1, 1);
 }
 
 #[tokio::test]
@@ -230,7 +390,7 @@ async fn every_call_of_a_tenant_is_promised_to_its_endpoints() {
     let MadeEndpoint::Made(endpoint, secret) = made else { panic!("there is room") };
     assert_eq!(db.endpoint_secrets(&endpoint.id, T0).await.unwrap(), std::slice::from_ref(&secret));
     eventually("the other process sees the endpoint", async || {
-        other.subscribers("default").await.unwrap().len() == 1 || !db.is_shared()
+        other.subscribed().await.unwrap().of("default").len() == 1 || !db.is_shared()
     })
     .await;
     assert!(place(&db, &order_of(2)).await);
@@ -246,7 +406,7 @@ async fn every_call_of_a_tenant_is_promised_to_its_endpoints() {
     // Changed and deleted it is seen at once in the process that did it.
     let off = |about: &mut EndpointSettings| about.active = false;
     db.change_endpoint("default", &endpoint.id, off, T0).await.unwrap().unwrap();
-    assert!(db.subscribers("default").await.unwrap().is_empty());
+    assert!(db.subscribed().await.unwrap().of("default").is_empty());
     assert!(place(&db, &order_of(3)).await);
     recorder.write(&[(at(3, 0, dialing()), None)]).await.unwrap();
     assert_eq!(db.endpoint_delivery_count(&endpoint.id).await.unwrap(), 2);

@@ -31,11 +31,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("engine", &["model"]),
     (
         "agent",
-        &["model", "config", "clock", "store", "journal", "speech", "hearing", "llm", "engine", "control"],
+        &[
+            "model", "config", "clock", "store", "journal", "speech", "hearing", "llm", "engine", "control",
+            "webhook",
+        ],
     ),
     ("store", &["model", "config", "clock"]),
     ("webhook", &["model", "config", "clock", "store"]),
-    ("relay", &["model", "config", "clock", "store", "journal", "speech", "engine", "control", "webhook"]),
+    (
+        "relay",
+        &[
+            "model", "config", "clock", "store", "journal", "speech", "hearing", "llm", "engine", "control",
+            "webhook", "agent",
+        ],
+    ),
     ("http", &["config"]),
     ("journal", &["model", "clock", "store", "webhook"]),
     ("provider", &[]),
@@ -44,7 +53,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("llm", &["model", "config", "provider"]),
     ("recordings", &["model", "config", "clock", "store"]),
     ("control", &["model", "config", "clock", "store", "journal", "speech", "engine", "recordings"]),
-    ("campaigns", &["model", "clock", "store", "control"]),
+    ("campaigns", &["model", "clock", "store", "journal", "control"]),
     (
         "api",
         &[

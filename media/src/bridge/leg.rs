@@ -14,6 +14,7 @@ use crate::mixer::Mix;
 use crate::playback::Player;
 use crate::rtp::{self, Packet};
 use crate::sdp::Remote;
+use crate::srtp::Opener;
 use crate::stream::Outgoing;
 use crate::talk::Talk;
 use crate::tap::Tap;
@@ -24,6 +25,9 @@ use crate::{FRAME, Frame, Heard, InbandMode, LegId, LegSettings, LegStats};
 const OFFERED_EVENTS: u8 = 101;
 /// Comfort noise (RFC 3389): a sign of life, no sound of ours.
 const COMFORT_NOISE: u8 = 13;
+
+/// The longest sealed datagram of interest; none that carries sound comes near.
+const SEALED_MAX: usize = 1500;
 
 /// What a payload type means on a leg.
 enum Payload {
@@ -39,6 +43,8 @@ pub(super) struct Leg {
     settings: LegSettings,
     remote: Option<Remote>,
     source: Source,
+    /// Opens what comes, where the far end agreed on keys; then nothing else is heard.
+    opener: Option<Opener>,
     out: Outgoing,
     jitter: JitterBuffer,
     /// What the far end says in the current tick.
@@ -70,6 +76,7 @@ impl Leg {
         Self {
             id,
             source: Source::new(settings.symmetric),
+            opener: None,
             out: Outgoing::new(seed, id),
             jitter: JitterBuffer::new(settings.jitter),
             settings,
@@ -97,6 +104,12 @@ impl Leg {
 
     pub(super) fn connect(&mut self, now: Instant, remote: Remote) {
         self.source.declare(now, remote.address);
+        self.out.protect(remote.srtp.as_ref());
+        match &remote.srtp {
+            Some(keys)
+                if self.opener.as_ref().is_some_and(|opener| opener.is_for(keys.suite, &keys.theirs)) => {}
+            keys => self.opener = keys.as_ref().map(|keys| Opener::new(keys.suite, keys.theirs)),
+        }
         self.remote = Some(remote);
         self.watch_anew(now);
     }
@@ -141,7 +154,12 @@ impl Leg {
         if self.remote.is_none() || looks_like_rtcp(datagram) {
             return;
         }
-        let Some(packet) = rtp::parse(datagram) else {
+        let mut opened = [0; SEALED_MAX];
+        let plain = match &mut self.opener {
+            Some(opener) => open(opener, datagram, &mut opened),
+            None => Some(datagram),
+        };
+        let Some(packet) = plain.and_then(rtp::parse) else {
             self.stats.garbage += 1;
             return;
         };
@@ -288,6 +306,13 @@ impl Leg {
             ..self.stats
         }
     }
+}
+
+/// What was sealed in a datagram, if it is authentic.
+fn open<'a>(opener: &mut Opener, datagram: &[u8], room: &'a mut [u8; SEALED_MAX]) -> Option<&'a [u8]> {
+    let copy = room.get_mut(..datagram.len())?;
+    copy.copy_from_slice(datagram);
+    opener.open(copy)
 }
 
 /// RTCP that came to the RTP port: packet types 200 to 204 where RTP has marker and payload type (RFC 5761 §4).

@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use sdp_types::{Media, Session};
 
-use super::{DEFAULT_PTIME, Direction, EVENT_CLOCK, EVENT_NAME, OfferConfig, Remote, SdpError};
+use super::crypto::{self, Crypto};
+use super::{DEFAULT_PTIME, Direction, EVENT_CLOCK, EVENT_NAME, OfferConfig, Remote, SdpError, Security};
 use crate::codec::{CODECS, Codec};
 
 const MAX_SIZE: usize = 16 * 1024;
 const MAX_LINES: usize = 16;
 const MAX_FORMATS: usize = 64;
+const PLAIN: [&str; 2] = ["RTP/AVP", "RTP/AVPF"];
+const SECURE: [&str; 2] = ["RTP/SAVP", "RTP/SAVPF"];
 
 /// Parses what is needed: version, connection, media and attribute lines, ended by CR LF or LF.
 pub(super) fn session(sdp: &[u8]) -> Result<Session, SdpError> {
@@ -29,14 +32,19 @@ pub(super) fn session(sdp: &[u8]) -> Result<Session, SdpError> {
     if session.medias.len() > MAX_LINES { Err(SdpError::TooLarge) } else { Ok(session) }
 }
 
-/// Whether a line is audio over plain RTP that was not refused.
-pub(super) fn usable(media: &Media) -> bool {
-    let plain = ["RTP/AVP", "RTP/AVPF"].iter().any(|proto| media.proto.eq_ignore_ascii_case(proto));
-    media.media.eq_ignore_ascii_case("audio") && plain && media.port != 0
+/// Whether a line is audio over RTP that was not refused; over secure RTP only where we have a key.
+pub(super) fn usable(media: &Media, config: &OfferConfig) -> bool {
+    let over = |protos: [&str; 2]| protos.iter().any(|proto| media.proto.eq_ignore_ascii_case(proto));
+    let secure = config.security != Security::Never && over(SECURE);
+    media.media.eq_ignore_ascii_case("audio") && (over(PLAIN) || secure) && media.port != 0
 }
 
-/// What a line of audio says, with the first of its codecs that is one of ours.
-pub(super) fn remote(session: &Session, media: &Media, config: &OfferConfig) -> Result<Remote, SdpError> {
+/// What a line of audio says, with the first of its codecs that is one of ours, and the line that agrees on keys.
+pub(super) fn remote(
+    session: &Session,
+    media: &Media,
+    config: &OfferConfig,
+) -> Result<(Remote, Option<Crypto>), SdpError> {
     let formats = || media.fmt.split_ascii_whitespace().filter_map(|fmt| fmt.parse().ok()).take(MAX_FORMATS);
     let (payload_type, codec) = formats()
         .find_map(|fmt| {
@@ -46,14 +54,21 @@ pub(super) fn remote(session: &Session, media: &Media, config: &OfferConfig) -> 
     let event_payload_type = formats().find(|&fmt| config.telephone_event && is_event(media, fmt));
     let ip = address(session, media)?;
     let stated = direction(session, media);
-    Ok(Remote {
+    let agreed = crypto::agreed(media, config.security);
+    let secure = SECURE.iter().any(|proto| media.proto.eq_ignore_ascii_case(proto));
+    if agreed.is_none() && (secure || matches!(config.security, Security::Required(_))) {
+        return Err(SdpError::Encryption);
+    }
+    let remote = Remote {
         address: SocketAddr::new(ip, media.port),
         codec,
         payload_type,
         event_payload_type,
         direction: Direction::new(stated.sends(), stated.receives() && !ip.is_unspecified()),
         ptime_ms: ptime(media),
-    })
+        srtp: agreed.map(|(_, keys)| keys),
+    };
+    Ok((remote, agreed.map(|(crypto, _)| crypto)))
 }
 
 /// The name and clock of a dynamic or static payload type, as `a=rtpmap` gives them (RFC 8866 §6.6).

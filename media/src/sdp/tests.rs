@@ -41,7 +41,7 @@ fn an_offer_line_by_line() {
     ];
     assert_eq!(lines(&offer(&local(), &both(), Direction::SendRecv)), expected);
     let six = Local { address: "2001:db8::1".parse().unwrap(), ..local() };
-    let plain = OfferConfig { codecs: vec![Codec::Pcma], telephone_event: false };
+    let plain = OfferConfig { codecs: vec![Codec::Pcma], telephone_event: false, ..OfferConfig::default() };
     let text = lines(&offer(&six, &plain, Direction::SendOnly)).join("\n");
     assert!(text.contains("c=IN IP6 2001:db8::1\n") && text.contains("m=audio 4000 RTP/AVP 8\n"));
     assert!(text.ends_with("a=sendonly") && !text.contains("telephone-event"));
@@ -50,7 +50,14 @@ fn an_offer_line_by_line() {
 #[test]
 fn our_own_offer_answered_by_ourselves() {
     let theirs = Local { address: "198.51.100.9".parse().unwrap(), port: 6000, session_id: 1, version: 1 };
-    for config in [both(), OfferConfig { codecs: vec![Codec::Pcma, Codec::Pcmu], telephone_event: false }] {
+    for config in [
+        both(),
+        OfferConfig {
+            codecs: vec![Codec::Pcma, Codec::Pcmu],
+            telephone_event: false,
+            ..OfferConfig::default()
+        },
+    ] {
         let offered = offer(&local(), &config, Direction::SendRecv);
         let (answered, caller) = answer(&theirs, &both(), &offered, Direction::SendRecv).unwrap();
         let callee = read_answer(&config, &answered).unwrap();
@@ -228,4 +235,100 @@ proptest! {
             prop_assert_eq!(count(&String::from_utf8(text).unwrap()), count(&rest.join("\n")));
         }
     }
+}
+
+const KEY: &str = "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz";
+
+fn keyed(security: Security) -> OfferConfig {
+    OfferConfig { security, ..both() }
+}
+
+fn master(octet: u8) -> MasterKey {
+    MasterKey([octet; crate::srtp::MASTER])
+}
+
+#[test]
+fn keys_are_offered_beside_plain_rtp_or_demanded() {
+    let text = |security| lines(&offer(&local(), &keyed(security), Direction::SendRecv)).join("\n");
+    let ours = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMD\n";
+    let (optional, required) = (text(Security::Optional(master(3))), text(Security::Required(master(3))));
+    assert!(optional.contains("m=audio 4000 RTP/AVP 0 8 101\n") && optional.contains(ours), "{optional}");
+    assert!(required.contains("m=audio 4000 RTP/SAVP 0 8 101\n") && required.contains(ours), "{required}");
+    assert!(!text(Security::Never).contains("crypto"));
+}
+
+#[test]
+fn who_encrypts_with_whom() {
+    use Security::{Never, Optional, Required};
+    let (a, b) = (master(1), master(2));
+    let table = [
+        (Never, Never, Ok(false)),
+        (Never, Optional(b), Ok(false)),
+        (Never, Required(b), Err(SdpError::Encryption)),
+        (Optional(a), Never, Ok(false)),
+        (Optional(a), Optional(b), Ok(true)),
+        (Optional(a), Required(b), Ok(true)),
+        (Required(a), Never, Err(SdpError::NoAudio)),
+        (Required(a), Optional(b), Ok(true)),
+        (Required(a), Required(b), Ok(true)),
+    ];
+    for (caller, callee, expected) in table {
+        let offered = offer(&local(), &keyed(caller), Direction::SendRecv);
+        let answered = answer(&local(), &keyed(callee), &offered, Direction::SendRecv);
+        let outcome = answered.map(|(text, heard)| {
+            let proto = |sdp: &[u8]| lines(sdp)[5].split(' ').nth(2).map(str::to_owned);
+            assert_eq!(proto(&text), proto(&offered), "the transport of the offer is that of the answer");
+            let said = read_answer(&keyed(caller), &text).unwrap();
+            if let (Some(heard), Some(said)) = (heard.srtp, said.srtp) {
+                assert_eq!((heard.ours, heard.theirs), (b, a));
+                assert_eq!((said.ours, said.theirs), (a, b));
+            }
+            assert_eq!(heard.srtp.is_some(), said.srtp.is_some());
+            said.srtp.is_some()
+        });
+        assert_eq!(outcome, expected, "{caller:?} calls {callee:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_keys_is_none_where_they_are_demanded() {
+    let plain = peer("m=audio 6000 RTP/AVP 0\r\n");
+    assert_eq!(read_answer(&keyed(Security::Required(master(1))), &plain), Err(SdpError::Encryption));
+    assert_eq!(read_answer(&keyed(Security::Optional(master(1))), &plain).unwrap().srtp, None);
+}
+
+#[test]
+fn only_lines_that_are_understood_give_a_key() {
+    let table = [
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}"), true),
+        (format!("7 aes_cm_128_hmac_sha1_32 INLINE:{KEY}|2^20"), true),
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{KEY} -NEW=1 WSH=64"), true),
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}|2^20|1:4"), false),
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{KEY};inline:{KEY}"), false),
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{KEY} UNENCRYPTED_SRTP"), false),
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{KEY} KDR=1"), false),
+        (format!("1 F8_128_HMAC_SHA1_80 inline:{KEY}"), false),
+        (format!("1 AES_CM_128_HMAC_SHA1_80 inline:{}", &KEY[..36]), false),
+        (format!("x AES_CM_128_HMAC_SHA1_80 inline:{KEY}"), false),
+        ("1 AES_CM_128_HMAC_SHA1_80".to_owned(), false),
+        (String::new(), false),
+    ];
+    for (line, taken) in table {
+        let offered = peer(&format!("m=audio 6000 RTP/SAVP 0\r\na=crypto:{line}\r\n"));
+        let answered = answer(&local(), &keyed(Security::Optional(master(1))), &offered, Direction::SendRecv);
+        assert_eq!(answered.is_ok(), taken, "{line}");
+    }
+}
+
+#[test]
+fn the_first_line_that_is_understood_is_answered_by_its_tag() {
+    let offered = peer(&format!(
+        "m=audio 6000 RTP/SAVP 0\r\na=crypto:1 AEAD_AES_256_GCM inline:{KEY}\r\n\
+         a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:{KEY}\r\n"
+    ));
+    let config = keyed(Security::Required(master(1)));
+    let (text, remote) = answer(&local(), &config, &offered, Direction::SendRecv).unwrap();
+    let line = lines(&text).into_iter().find(|line| line.starts_with("a=crypto")).unwrap();
+    assert!(line.starts_with("a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:"), "{line}");
+    assert_eq!(remote.srtp.unwrap().suite, crate::srtp::Suite::Tag32);
 }

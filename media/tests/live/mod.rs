@@ -47,6 +47,7 @@ impl Live {
             event_payload_type: Some(101),
             direction: Direction::SendRecv,
             ptime_ms: 20,
+            srtp: None,
         };
         live.send(Command::Connect { bridge: BRIDGE, leg: LEG, remote });
         assert_eq!(live.heard(), Heard::Opened { leg: LEG });

@@ -54,6 +54,7 @@ pub(crate) fn remote(leg: LegId) -> Remote {
         event_payload_type: Some(101),
         direction: Direction::SendRecv,
         ptime_ms: 20,
+        srtp: None,
     }
 }
 

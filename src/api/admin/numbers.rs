@@ -235,6 +235,9 @@ fn refused(error: StoreError) -> Fault {
         StoreError::UnknownKey(_) => {
             Fault::Bad("onCall.keyId must be a live key of the number's tenant".into())
         }
+        StoreError::UnknownAgent(_) => {
+            Fault::Bad("onCall.agent must be an agent of the number's tenant".into())
+        }
         error => stored(error),
     }
 }

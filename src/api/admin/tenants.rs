@@ -15,7 +15,7 @@ use crate::api::idempotency::Once;
 use crate::api::{App, json};
 use crate::control::Caller;
 use crate::model::forms;
-use crate::store::tenants::{DEFAULT_LIMITS, NewTenant, STATUSES, SUSPENDED, Tenant};
+use crate::store::tenants::{DEFAULT_LIMITS, NewTenant, STATUSES, Tenant};
 
 /// Highest limit of a tenant.
 const LIMIT_MAX: u32 = 1_000_000;
@@ -235,12 +235,6 @@ async fn change(
     let name = part(tenant, MISSING)?;
     let asked = Changes::read(&body)?;
     let db = &app.rooms.db;
-    if asked.status == Some(SUSPENDED) {
-        let tenant = db.tenant(&name).await.map_err(stored)?.ok_or(Fault::Missing(MISSING))?;
-        if tenant.id == caller.key.tenant {
-            return Err(Fault::Conflict("A key cannot suspend its own tenant".into()));
-        }
-    }
     let tenant = db.change_tenant(&name, by(&caller), |tenant| asked.onto(tenant)).await.map_err(stored)?;
     Ok(json(StatusCode::OK, &TenantBody::from(tenant)))
 }

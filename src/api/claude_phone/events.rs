@@ -52,6 +52,7 @@ fn changes_state(event: &CallEvent) -> bool {
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
         | CallEvent::Said { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::ContextChanged { .. }
         | CallEvent::HandedOff { .. }
         | CallEvent::TransferStarted { .. }

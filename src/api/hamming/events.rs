@@ -68,6 +68,7 @@ fn tell(event: &CallEvent, view: &CallView) -> &'static [&'static str] {
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
         | CallEvent::Said { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::ContextChanged { .. }
         | CallEvent::HandedOff { .. }
         | CallEvent::TransferStarted { .. }

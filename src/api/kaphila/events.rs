@@ -156,6 +156,7 @@ fn tell<'a>(event: &'a Stamped, view: &'a CallView) -> Option<(&'static str, Mor
         | CallEvent::Screened(_)
         | CallEvent::Played { .. }
         | CallEvent::Said { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::ContextChanged { .. }
         | CallEvent::HandedOff { .. }
         | CallEvent::TransferStarted { .. }

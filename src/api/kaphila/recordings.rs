@@ -5,7 +5,7 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -346,13 +346,7 @@ pub async fn link(
     };
     let Signed { expires, signature } =
         app.rooms.recordings.links().sign(&recording, clock::now().wall, expires_in);
-    let base = match app.rooms.config.recordings.link_base.trim_end_matches('/') {
-        "" => {
-            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-            format!("http://{}", host.unwrap_or("localhost"))
-        }
-        base => base.to_owned(),
-    };
+    let base = download::link_base(&app, &headers);
     let url = format!("{base}/recordings/link/{recording}?expires={expires}&signature={signature}");
     let expires_at = Timestamp(expires * 1000).iso_ms();
     Ok(json(StatusCode::OK, &Link { success: true, url, expires_at }))

@@ -13,15 +13,16 @@ use utoipa::ToSchema;
 
 use super::{Answer, Segment, list as rows, segment, stored, tenant_of, words};
 use crate::api::admin::{Query, by};
+use crate::api::agent_tools::{self, ToolBody};
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::idempotency::Once;
 use crate::api::openapi::{Route, route};
 use crate::api::{App, json};
-use crate::control::agents::{Errand, call_by_agent};
+use crate::control::agents::{Errand, InUse, call_by_agent, in_use};
 use crate::control::transfer::CONTEXT_MAX_BYTES;
 use crate::control::{Caller, Refusal};
-use crate::model::agent::{Agent, AgentKind, AgentSettings};
+use crate::model::agent::{Agent, AgentKind, AgentSettings, AgentTool, Voicemail};
 use crate::model::call::Surface;
 use crate::model::{CallerId, PhoneNumber};
 use crate::relay;
@@ -97,6 +98,12 @@ struct AgentBody {
     language: String,
     /// Longest call, seconds.
     max_call_duration: Option<u32>,
+    /// `continue`, `hangup` or `message`: what it does where a machine answers.
+    voicemail: &'static str,
+    /// What it says to machines.
+    voicemail_message: Option<String>,
+    /// Functions that its language model may call.
+    tools: Vec<ToolBody>,
 }
 
 impl AgentBody {
@@ -120,6 +127,9 @@ impl AgentBody {
             first_message: own.first_message.clone(),
             language: own.language.clone(),
             max_call_duration: own.max_call_duration_s,
+            voicemail: own.voicemail.as_str(),
+            voicemail_message: own.voicemail.message().map(str::to_owned),
+            tools: agent_tools::shown(&own.tools),
         }
     }
 }
@@ -162,6 +172,14 @@ pub struct AgentFields {
     /// Longest call, seconds.
     #[schema(minimum = 10, maximum = 86400)]
     max_call_duration: Option<u32>,
+    /// `continue` (unless said), `hangup` or `message`: what it does where a machine answers.
+    #[schema(value_type = Option<String>, pattern = "^(continue|hangup|message)$")]
+    voicemail: Option<&'static str>,
+    /// What it says to machines, after their greeting; needed for `message`.
+    voicemail_message: Option<String>,
+    /// Functions that its language model may call; they take the place of all there were.
+    #[schema(value_type = Option<Vec<ToolBody>>, max_items = 16)]
+    tools: Option<Vec<AgentTool>>,
 }
 
 impl AgentFields {
@@ -190,6 +208,7 @@ impl AgentFields {
         if language.as_ref().is_some_and(|text| text.len() < 2 || !text.bytes().all(tag)) {
             return Err(Fault::Bad("language must be a BCP-47 tag".into()));
         }
+        let machines = agent_tools::voicemail(&fields, ["voicemail", "voicemail_message"])?;
         let relay_url = bounded("relay_url", 2048)?;
         if let Some(url) = relay_url.as_ref().filter(|url| !url.is_empty()) {
             relay::check_url(url, &app.rooms.config.webhooks)
@@ -208,6 +227,9 @@ impl AgentFields {
             first_message: bounded("first_message", MESSAGE_MAX)?,
             language,
             max_call_duration: fields.integer("max_call_duration", 10..=86_400)?,
+            voicemail: machines.as_ref().map(Voicemail::as_str),
+            voicemail_message: machines.as_ref().and_then(Voicemail::message).map(str::to_owned),
+            tools: agent_tools::read(&fields, "tools", &app.rooms.config.webhooks)?,
         })
     }
 
@@ -226,6 +248,8 @@ impl AgentFields {
             context: Map::new(),
             relay_url: None,
             relay_keeps: false,
+            voicemail: Voicemail::default(),
+            tools: Vec::new(),
         };
         self.onto(&mut settings);
         Ok(settings)
@@ -250,6 +274,12 @@ impl AgentFields {
         set(&mut own.first_message, or_none(self.first_message));
         set(&mut own.language, self.language);
         set(&mut own.max_call_duration_s, self.max_call_duration.map(Some));
+        let message = self.voicemail_message;
+        set(
+            &mut own.voicemail,
+            self.voicemail.and_then(|word| Voicemail::from_text(word, message.as_deref())),
+        );
+        set(&mut own.tools, self.tools);
     }
 }
 
@@ -286,12 +316,18 @@ fn number_of<'a>(numbers: &'a BTreeMap<String, Number>, agent: &Agent) -> Option
     numbers.get(&agent.phony_id()).or_else(|| numbers.get(&agent.cuid))
 }
 
+/// The number that is assigned to an agent, the first of several.
+async fn own_number(app: &App, agent: &Agent) -> Result<Option<Number>, Fault> {
+    let names = [&*agent.phony_id(), &*agent.cuid];
+    app.rooms.db.number_of_agent(&agent.tenant, names).await.map_err(stored)
+}
+
 /// The body of one agent.
 async fn shown(app: &App, agent: &Agent) -> Result<AgentBody, Fault> {
-    let numbers = assigned(app, &agent.tenant).await?;
+    let number = own_number(app, agent).await?;
     let past = Past { tenant: &agent.tenant, agent: Some(agent.id), ..Past::default() };
     let tally = app.rooms.db.tallies(&past, CountBy::Agent).await.map_err(stored)?;
-    Ok(AgentBody::new(agent, number_of(&numbers, agent), tally.first().copied().unwrap_or_default()))
+    Ok(AgentBody::new(agent, number.as_ref(), tally.first().copied().unwrap_or_default()))
 }
 
 /// The caller's agent of that name.
@@ -441,7 +477,7 @@ struct Message {
     responses(
         (status = 200, description = "It is deleted", body = Message),
         (status = 404, description = "`Agent not found`", body = super::Refused),
-        (status = 409, description = "It has live calls", body = super::Refused),
+        (status = 409, description = "It has live calls, or a campaign wants it", body = super::Refused),
     )
 )]
 pub(super) async fn delete(
@@ -451,8 +487,10 @@ pub(super) async fn delete(
 ) -> Answer {
     let db = &app.rooms.db;
     let agent = found(&app, &caller, &segment(name, MISSING)?).await?;
-    if db.agent_has_calls(agent.id).await.map_err(stored)? {
-        return Err(Fault::Conflict("Agent has active calls".into()));
+    match in_use(db, agent.id).await.map_err(stored)? {
+        Some(InUse::Calls) => return Err(Fault::Conflict("Agent has active calls".into())),
+        Some(InUse::Campaigns) => return Err(Fault::Conflict("Agent is in a campaign".into())),
+        None => {}
     }
     if !db.delete_agent(&agent.tenant, agent.id, by(&caller)).await.map_err(stored)? {
         return Err(Fault::Missing(MISSING));
@@ -529,8 +567,8 @@ pub(super) async fn call(
     if !agent.settings.active {
         return Err(Fault::Conflict("Agent is inactive".into()));
     }
-    let numbers = assigned(&app, &agent.tenant).await?;
-    let from = number_of(&numbers, &agent).map(|number| CallerId::Number(number.number.e164()));
+    let number = own_number(&app, &agent).await?;
+    let from = number.map(|number| CallerId::Number(number.number.e164()));
     let errand = Errand { surface: Surface::Phony, to, from, campaign: None, contact: None, context };
     let asked = call_by_agent(&agent, errand, &caller.key, &app.rooms.config.agent);
     let queued = app.calls.queue(caller, asked).await?;

@@ -69,7 +69,7 @@ fn fact(view: &CallView, event: &CallEvent) -> Vec<(&'static str, Value)> {
             let turn = view.events;
             vec![said(PARTIAL, Speaker::Agent, text, turn), said(FINAL, Speaker::Agent, text, turn)]
         }
-        CallEvent::Said { by, text, turn } => vec![said(FINAL, *by, text, *turn)],
+        CallEvent::Said { by, text, turn, .. } => vec![said(FINAL, *by, text, *turn)],
         CallEvent::ContextChanged { context } => vec![("context.updated", json!({ "context": context }))],
         CallEvent::TransferFailed { code, reason } => {
             let message = match code {
@@ -98,6 +98,7 @@ fn fact(view: &CallView, event: &CallEvent) -> Vec<(&'static str, Value)> {
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
         | CallEvent::HandedOff { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::TransferStarted { .. }
         | CallEvent::Unheard { .. } => Vec::new(),
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, OriginalUri, RawQuery, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -25,10 +25,13 @@ use crate::control::{Caller, Named, Refusal};
 use crate::journal::Told;
 use crate::model::CallId;
 use crate::model::call::CallState;
+use crate::relay::Until;
 use crate::relay::attend::{self, Attendance};
+use crate::relay::options::Options;
+use crate::relay::park::{Returned, Whence};
 use crate::relay::serve;
 use crate::relay::session::close;
-use crate::relay::socket::{FRAME_MAX, Frame, Socket, is_signed};
+use crate::relay::socket::{FRAME_MAX, Frame, QUEUE, Socket, is_signed};
 use crate::store::agents::AgentName;
 
 /// WebSockets of one key at once.
@@ -43,6 +46,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const SILENT_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked whether the key is still good.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// What is listened to where no agent says it, BCP 47.
+const LANGUAGE: &str = "en-US";
 /// The subprotocol by which a browser shows its key.
 const BEARER: &str = "bearer";
 
@@ -164,8 +169,9 @@ async fn listening(
     let frames = app.rooms.config.limits.ws_queue_frames;
     let told = app.rooms.journal.feed().listen(Some(&caller.key.tenant), call, frames);
     Ok(upgrading.on_upgrade(move |socket| async move {
-        let (code, reason, socket) = tell(&app, &caller, told, Socket::Served(Box::new(socket))).await;
-        socket.close(code, reason).await;
+        // What may wait is the feed's to say.
+        let (code, reason, socket) = tell(&app, &caller, told, Socket::served(socket, 1)).await;
+        socket.close(code, reason);
         drop(place);
     }))
 }
@@ -185,15 +191,15 @@ async fn tell(
             told = told.recv() => {
                 let Some(told) = told else { return (close::TRY_LATER, "The reader is too slow.", socket) };
                 for frame in feed::frames(&told) {
-                    if socket.send(frame).await.is_err() {
+                    if socket.send_patiently(frame).await.is_err() {
                         return (close::TRY_LATER, "The reader is too slow.", socket);
                     }
                 }
             }
             frame = socket.receive() => match frame {
-                Some(Frame::Text(_) | Frame::Pong | Frame::Other) => alive = Instant::now(),
-                Some(Frame::TooLarge) => return (close::TOO_LARGE, "A frame is too large.", socket),
-                None => return (close::NORMAL, "", socket),
+                Frame::Text(_) | Frame::Ping | Frame::Pong | Frame::Other => alive = Instant::now(),
+                Frame::TooLarge => return (close::TOO_LARGE, "A frame is too large.", socket),
+                Frame::Closed(_) => return (close::NORMAL, "", socket),
             },
             _ = looks.tick() => {
                 if !still_good(app, caller).await {
@@ -201,7 +207,7 @@ async fn tell(
                 }
             }
             _ = pings.tick() => {
-                if alive.elapsed() > SILENT_MAX || socket.ping().await.is_err() {
+                if alive.elapsed() > SILENT_MAX || socket.ping().is_err() {
                     return (close::POLICY, "The reader is silent.", socket);
                 }
             }
@@ -209,17 +215,9 @@ async fn tell(
     }
 }
 
-/// Whether a key may still do what it did. A database that cannot say so takes nothing from anybody.
+/// Whether a key would still be let in here.
 async fn still_good(app: &App, caller: &Caller) -> bool {
-    let now = clock::now().wall;
-    match app.rooms.db.key(caller.key.id).await {
-        Ok(Some(key)) => {
-            let past = |at: Option<crate::model::Timestamp>| at.is_some_and(|at| at <= now);
-            !key.suspended && !past(key.revoked_at) && !past(key.expires_at)
-        }
-        Ok(None) => false,
-        Err(_) => true,
-    }
+    app.admission.still(caller, Some("phony"), Some("calls"), clock::now()).await
 }
 
 /// Waits until the key is no longer good.
@@ -251,51 +249,108 @@ async fn relaying(
     knock: Knock,
     upgrading: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Fault> {
+    let Some(text) = knock.query.text("call_sid") else { return platform(app, knock, upgrading).await };
     let (caller, place) = knock.admit(&app).await?;
-    let Some(id) = knock.call()? else {
-        signed(&app, &knock)?;
-        let upgrading = upgrade(upgrading, FRAME_MAX)?;
-        return Ok(upgrading.on_upgrade(move |socket: WebSocket| async move {
-            let (rooms, calls) = (app.rooms.clone(), Arc::clone(&app.calls));
-            let until = Box::pin(revoked(app, caller.clone()));
-            serve::run(rooms, calls, caller, Socket::Served(Box::new(socket)), until).await;
-            drop(place);
-        }));
-    };
+    let id = call_of(text)?;
     let view = app.calls.live(&caller, Named::OfTenant(id))?;
     let upgrading = upgrade(upgrading, FRAME_MAX)?;
     if view.state == CallState::Ended {
         return Err(Refusal::UnknownCall.into());
     }
+    let options = Options::read(knock.query.pairs())
+        .map_err(|name| Fault::Bad(format!("{name} cannot have this value")))?;
+    let returned = move |app: App, socket| Returned {
+        socket: Socket::served(socket, QUEUE),
+        until: while_good(app, caller, place),
+        options,
+    };
+    // An application that went away without a word finds its call where it left it.
+    if let Some(parked) = app.relay.parking.claim(id) {
+        return Ok(upgrading.on_upgrade(move |socket| async move {
+            if let Err(late) = parked.send(returned(app, socket)) {
+                late.socket.close(close::TRY_LATER, "The call is no longer there.");
+            }
+        }));
+    }
     let overheard = app.rooms.engine.attend(id).await.map_err(Refusal::from)?;
-    let keeps = match view.order.purpose.agent {
+    let agent = match view.order.purpose.agent {
         Some(row) => {
             let agent = app.rooms.db.agent_ever(&view.order.tenant, AgentName::Row(row)).await;
-            agent.ok().flatten().is_some_and(|(agent, _)| agent.settings.relay_keeps)
+            agent.ok().flatten().map(|(agent, _)| agent.settings)
         }
-        None => false,
+        None => None,
     };
-    tracing::info!(call = %id, "no speech recogniser is configured: the relay application gets keys and no prompts");
+    let keeps = agent.as_ref().is_some_and(|agent| agent.relay_keeps);
+    let language = agent.map_or_else(|| LANGUAGE.to_owned(), |agent| agent.language);
     Ok(upgrading.on_upgrade(move |socket| async move {
-        let (rooms, client) = (app.rooms.clone(), app.fetching.clone());
-        let until = Box::pin(revoked(app, caller));
-        let attendance = Attendance { rooms, client, view, overheard, keeps, until };
-        attend::run(attendance, Socket::Served(Box::new(socket))).await;
-        drop(place);
+        let (desk, whence) = (app.relay.clone(), Whence::Comes);
+        let attendance = Attendance { desk, view, overheard, keeps, language, whence };
+        attend::run(attendance, returned(app, socket)).await;
     }))
 }
 
-/// Where Twilio's token is configured a platform must show its signature of the address it dialled (FIELD 3.1).
-fn signed(app: &App, knock: &Knock) -> Result<(), Fault> {
-    let token = &app.rooms.config.twilio.auth_token.0;
-    if token.is_empty() {
-        return Ok(());
+/// Ends when the key is no longer good; its place is held until then, or until that is no longer waited for.
+fn while_good(app: App, caller: Caller, place: Place) -> Until {
+    Box::pin(async move {
+        revoked(app, caller).await;
+        drop(place);
+    })
+}
+
+/// A platform comes with a call of its own: by its signature, where Twilio's token is configured, else by a key.
+async fn platform(
+    app: App,
+    knock: Knock,
+    upgrading: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Fault> {
+    let is_signed = knock.is_signed(&app.rooms.config.twilio.auth_token.0);
+    if is_signed == Some(false) {
+        return Err(Refusal::InvalidKey.into());
     }
-    let text = |name: &str| knock.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let path = knock.uri.path_and_query().map_or("", |path| path.as_str());
-    let shown = text("x-twilio-signature");
-    let good = ["wss", "https", "ws"]
-        .iter()
-        .any(|scheme| is_signed(token, &format!("{scheme}://{}{path}", text("host")), shown));
-    if good { Ok(()) } else { Err(Refusal::InvalidKey.into()) }
+    // Twilio cannot show a key: whose call it is is found out by the agent or the number that it names.
+    let (caller, until): (Option<Caller>, Until) = if is_signed == Some(true) && !knock.shows_key() {
+        (None, Box::pin(std::future::pending()))
+    } else {
+        let (caller, place) = knock.admit(&app).await?;
+        (Some(caller.clone()), while_good(app.clone(), caller, place))
+    };
+    let upgrading = upgrade(upgrading, FRAME_MAX)?;
+    let desk = app.relay.clone();
+    Ok(upgrading.on_upgrade(move |socket| serve::run(desk, caller, Socket::served(socket, QUEUE), until)))
+}
+
+impl Knock {
+    /// Whether a key was shown, good or bad.
+    fn shows_key(&self) -> bool {
+        let asked = self.query.text("api_key").or_else(|| self.query.text("token"));
+        self.headers.contains_key(header::AUTHORIZATION)
+            || asked.is_some()
+            || spoken_key(&self.headers).is_some()
+    }
+
+    /// Whether Twilio's signature of the address that was dialled was shown (FIELD 3.1); `None` where no token is
+    /// configured. What a proxy changed of the address is tried: its scheme, its port, its host, a slash at its end.
+    fn is_signed(&self, token: &str) -> Option<bool> {
+        if token.is_empty() {
+            return None;
+        }
+        let text =
+            |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let shown = text("x-twilio-signature");
+        let uri = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let hosts = [text("host"), text("x-forwarded-host")];
+        let hosts = hosts.into_iter().filter(|host| !host.is_empty()).flat_map(|host| {
+            let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
+            [host.to_owned(), bare.to_owned(), format!("{bare}:443")]
+        });
+        let mut addresses = hosts.flat_map(|host| {
+            ["wss", "https", "ws"].into_iter().flat_map(move |scheme| {
+                let host = host.clone();
+                ["", "/"].into_iter().map(move |slash| format!("{scheme}://{host}{path}{slash}"))
+            })
+        });
+        Some(addresses.any(|address| is_signed(token, &format!("{address}{query}"), shown)))
+    }
 }

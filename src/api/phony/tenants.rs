@@ -126,6 +126,7 @@ fn refused(error: StoreError) -> Fault {
     match error {
         StoreError::UnknownTenant(_) => Fault::Missing(MISSING),
         StoreError::Taken(..) => Fault::Conflict("Subdomain already exists".into()),
+        error @ StoreError::OwnTenant => Fault::Conflict(error.to_string()),
         error => stored(error),
     }
 }
@@ -207,7 +208,7 @@ pub(super) async fn show(
         (status = 200, description = "The tenant as it is now", body = TenantBody),
         (status = 400, description = "A field is wrong", body = super::Refused),
         (status = 404, description = "`Tenant not found`", body = super::Refused),
-        (status = 409, description = "Another has the subdomain", body = super::Refused),
+        (status = 409, description = "Another has the subdomain, or the key would suspend its own tenant", body = super::Refused),
     )
 )]
 pub(super) async fn change(

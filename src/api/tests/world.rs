@@ -25,6 +25,7 @@ use crate::model::call::{Accepted, CallOrder, Command, CommandError};
 use crate::model::event::{CallEvent, Stamped};
 use crate::model::trunk::TrunkProfile;
 use crate::recordings::Recordings;
+use crate::relay;
 use crate::speech::{Sounds, Speech};
 use crate::store::Db;
 use crate::store::accounts::{NewKey, TrunkChoice};
@@ -112,7 +113,8 @@ impl World {
         let sounds = Sounds::new(config.paths.sounds.clone());
         let resolver = Arc::new(Resolver::new(config.sip.udp.ip(), ""));
         let kept = Recordings::open(&config, db.clone()).await.unwrap();
-        let fetching = webhook::client(&config.webhooks).unwrap();
+        let client = webhook::client(&config.webhooks).unwrap();
+        let means = relay::Means { client, hearing: Default::default(), llm: None };
         let rooms = Rooms {
             config: Arc::new(config),
             db: db.clone(),
@@ -125,8 +127,9 @@ impl World {
             fleet: Arc::default(),
             resolver,
             converses: false,
+            turns: Arc::default(),
         };
-        let app = App::new(rooms, fetching);
+        let app = App::new(rooms, means);
         let router = api::router(app.clone());
         Self { app, router, db, journal, orders, commands, recordings, folder }
     }

@@ -15,6 +15,7 @@ use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::{App, json};
 use crate::control::Caller;
+use crate::control::agents::{InUse, in_use};
 use crate::model::agent::{Agent, AgentKind, AgentSettings};
 use crate::model::forms;
 use crate::store::agents::{AgentName, MadeAgent};
@@ -298,11 +299,10 @@ pub async fn change(
 )]
 pub async fn delete(State(app): State<App>, Extension(caller): Extension<Caller>, id: Segment) -> Answer {
     let agent = find(&app, &caller, named(KIND, id)?).await?;
-    if app.rooms.db.agent_has_calls(agent.id).await? {
-        return Err(Wrong::bad("Agent has live calls"));
-    }
-    if app.rooms.db.agent_has_campaigns(agent.id).await? {
-        return Err(Wrong::bad("Agent is in a campaign"));
+    match in_use(&app.rooms.db, agent.id).await? {
+        Some(InUse::Calls) => return Err(Wrong::bad("Agent has live calls")),
+        Some(InUse::Campaigns) => return Err(Wrong::bad("Agent is in a campaign")),
+        None => {}
     }
     if !app.rooms.db.delete_agent(&caller.key.tenant, agent.id, by(&caller)).await? {
         return Err(Wrong::NoSuch(KIND, agent.cuid));

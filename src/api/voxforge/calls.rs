@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Map;
 use utoipa::ToSchema;
 
 use super::recordings::link;
@@ -17,11 +17,12 @@ use crate::api::{App, json};
 use crate::clock;
 use crate::control::Caller;
 use crate::control::agents::{Errand, bound_by_plan, call_by_agent};
-use crate::model::call::{CallView, Surface};
+use crate::model::call::Surface;
+use crate::model::event::Speaker;
 use crate::model::id::agent_cuid;
+use crate::model::turn::Turn as SaidTurn;
 use crate::model::{CallId, CallerId, Timestamp, forms};
 use crate::store::agents::AgentName;
-use crate::store::history::EventRow;
 use crate::store::tenant_calls::{CallFilter, Stage, TenantCall};
 
 /// What a 404 calls it.
@@ -30,9 +31,6 @@ const KIND: &str = "Call";
 /// Rows of the list where the request does not say, and most of them.
 const ROWS: i64 = 50;
 const ROWS_MAX: i64 = 200;
-
-/// Events that a transcript is read from at most.
-const EVENTS_MAX: u32 = 10_000;
 
 /// The words of `status` in a query.
 const STAGES: &[(&str, Stage)] = &[
@@ -57,9 +55,9 @@ struct Brief {
     to: String,
     /// Whole seconds from answer to end, or so far.
     duration: i64,
-    /// Always null: calls are not summed up yet.
-    summary: Option<&'static str>,
-    /// Always null, likewise.
+    /// What was said, in a few sentences; null until it is known.
+    summary: Option<String>,
+    /// `positive`, `neutral` or `negative`; null likewise.
     sentiment: Option<&'static str>,
     /// Gives the recording to whoever asks for it within an hour; null while there is none.
     recording_url: Option<String>,
@@ -111,12 +109,23 @@ struct Full {
     end_reason: Option<&'static str>,
     /// What was said, as far as it is known.
     transcript: Vec<Turn>,
-    /// Always null: calls are not analysed yet.
-    analysis: Option<Map<String, Value>>,
+    /// What the language model says of the conversation; null until it does, and where there was none.
+    #[schema(nullable)]
+    analysis: Option<Analysed>,
+}
+
+/// What is said of a conversation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = VoxForgeAnalysis)]
+struct Analysed {
+    /// What was said, in a few sentences.
+    summary: String,
+    /// `positive`, `neutral` or `negative`.
+    sentiment: &'static str,
 }
 
 /// One turn of a conversation.
-#[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(as = VoxForgeTurn)]
 struct Turn {
     /// `agent` or `user`.
@@ -153,7 +162,8 @@ impl Input {
 }
 
 impl Brief {
-    fn new(app: &App, headers: &HeaderMap, view: &CallView, recording: Option<&str>) -> Self {
+    fn new(app: &App, headers: &HeaderMap, call: &TenantCall) -> Self {
+        let TenantCall { view, recording, analysis } = call;
         let now = clock::now().wall;
         let order = &view.order;
         Self {
@@ -162,45 +172,35 @@ impl Brief {
             direction: order.purpose.direction.as_str(),
             to: order.to.e164(),
             duration: view.duration_s(now),
-            summary: None,
-            sentiment: None,
-            recording_url: recording.map(|recording| link(app, headers, recording, now)),
+            summary: analysis.as_ref().map(|said| said.summary.clone()),
+            sentiment: analysis.as_ref().map(|said| said.sentiment.as_str()),
+            recording_url: recording.as_ref().map(|recording| link(app, headers, recording, now)),
             created_at: order.created_at.iso_ms(),
         }
     }
 }
 
-/// What was said: by agents as it was played, by others as it was heard, and the keys that were pressed.
-fn transcript(events: &[EventRow], answered: Option<Timestamp>) -> Vec<Turn> {
-    let Some(answered) = answered else { return Vec::new() };
-    let mut turns: Vec<Turn> = Vec::new();
-    for event in events {
-        let data: Map<String, Value> = serde_json::from_str(&event.data).unwrap_or_default();
-        let text = |name: &str| data.get(name).and_then(Value::as_str).map(str::to_owned);
-        let (role, words) = match event.kind.as_str() {
-            "played" => ("agent", text("text")),
-            "said" if text("by").as_deref() == Some("agent") => ("agent", text("text")),
-            "said" => ("user", text("text")),
-            "digit" => ("user", text("digit")),
-            _ => continue,
-        };
-        let Some(words) = words else { continue };
+impl Turn {
+    fn new(turn: SaidTurn, answered: Timestamp) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "calls last hours, not millennia")]
-        let end = (event.at.0 - answered.0).max(0) as f64 / 1000.0;
-        let before = turns.last().map_or(0.0, |turn| turn.end);
-        let start = if event.kind == "digit" { end } else { before.min(end) };
-        turns.push(Turn { role, text: words, start, end });
+        let seconds = |at: Timestamp| (at.0 - answered.0).max(0) as f64 / 1000.0;
+        let role = match turn.by {
+            Speaker::Agent => "agent",
+            Speaker::Caller => "user",
+        };
+        Self { role, text: turn.text, start: seconds(turn.span.from), end: seconds(turn.span.until) }
     }
-    turns
 }
 
 async fn full(app: &App, headers: &HeaderMap, call: TenantCall) -> Result<Full, Wrong> {
-    let TenantCall { view, recording } = call;
+    let brief = Brief::new(app, headers, &call);
+    let TenantCall { view, analysis, .. } = call;
     let order = &view.order;
-    let events = app.rooms.db.events_after(order.id, 0, EVENTS_MAX).await?;
+    let turns = app.rooms.db.transcript(order.id, view.answered_at).await?;
+    let answered = view.answered_at.unwrap_or_default();
     let purpose = &order.purpose;
     Ok(Full {
-        brief: Brief::new(app, headers, &view, recording.as_deref()),
+        brief,
         from: order.from.as_ref().map(|from| from.user().to_owned()),
         agent_id: purpose.agent.map(agent_cuid),
         campaign_id: purpose.campaign.clone(),
@@ -209,8 +209,8 @@ async fn full(app: &App, headers: &HeaderMap, call: TenantCall) -> Result<Full, 
         answered_at: view.answered_at.map(Timestamp::iso_ms),
         ended_at: view.end.map(|end| end.at.iso_ms()),
         end_reason: view.end.map(|end| end.reason.as_str()),
-        transcript: transcript(&events, view.answered_at),
-        analysis: None,
+        transcript: turns.into_iter().map(|turn| Turn::new(turn, answered)).collect(),
+        analysis: analysis.map(|said| Analysed { summary: said.summary, sentiment: said.sentiment.as_str() }),
     })
 }
 
@@ -272,8 +272,7 @@ pub async fn list(
         Some(filter) => app.rooms.db.tenant_calls(&caller.key.tenant, &filter, limit, offset).await?,
         None => (Vec::new(), 0),
     };
-    let calls =
-        rows.iter().map(|row| Brief::new(&app, &headers, &row.view, row.recording.as_deref())).collect();
+    let calls = rows.iter().map(|row| Brief::new(&app, &headers, row)).collect();
     Ok(json(StatusCode::OK, &List { calls, total, limit, offset }))
 }
 
@@ -316,7 +315,7 @@ pub async fn create(
     };
     let call = call_by_agent(&agent, errand, &caller.key, &app.rooms.config.agent);
     let queued = app.calls.queue(caller, call).await?;
-    let call = TenantCall { view: (*queued.view).clone(), recording: None };
+    let call = TenantCall { view: (*queued.view).clone(), recording: None, analysis: None };
     Ok(json(StatusCode::CREATED, &full(&app, &headers, call).await?))
 }
 
@@ -348,32 +347,4 @@ pub async fn show(
         found.view = (*live).clone();
     }
     Ok(json(StatusCode::OK, &full(&app, &headers, found).await?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transcript_holds_what_was_said_and_pressed() {
-        let row = |kind: &str, at: i64, data: &str| EventRow {
-            sequence: 1,
-            kind: kind.into(),
-            at: Timestamp(at),
-            data: data.into(),
-        };
-        let events = [
-            row("answered", 1000, "{}"),
-            row("played", 3500, r#"{"text":"Hello.","completed":true}"#),
-            row("played", 4000, r#"{"text":null,"file":"custom/welcome"}"#),
-            row("digit", 5000, r#"{"digit":"4"}"#),
-            row("said", 6000, r#"{"by":"caller","text":"Hi."}"#),
-        ];
-        let turn = |role, text: &str, start, end| Turn { role, text: text.into(), start, end };
-        assert_eq!(
-            transcript(&events, Some(Timestamp(1000))),
-            [turn("agent", "Hello.", 0.0, 2.5), turn("user", "4", 4.0, 4.0), turn("user", "Hi.", 4.0, 5.0)]
-        );
-        assert!(transcript(&events, None).is_empty());
-    }
 }

@@ -7,7 +7,6 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -18,7 +17,7 @@ use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::{App, json};
 use crate::campaigns::Days;
-use crate::campaigns::hours::{minute_of, time_of};
+use crate::campaigns::hours::{minute_of, time_of, zone_of};
 use crate::campaigns::import::Imported;
 use crate::clock;
 use crate::control::Caller;
@@ -98,6 +97,9 @@ struct Full {
     retry_delay_seconds: u32,
     /// Calls of all campaigns to one number in 24 hours; null: no limit.
     max_calls_per_number_per_day: Option<u32>,
+    /// The key by which whoever is called asks not to be called again; null: there is none.
+    #[schema(value_type = Option<String>)]
+    opt_out_key: Option<char>,
     /// What has come of the contacts.
     progress: Progress,
     /// What of the contacts in the request was taken; only where there were any.
@@ -153,6 +155,7 @@ impl Full {
             max_attempts: about.max_attempts,
             retry_delay_seconds: about.retry_s,
             max_calls_per_number_per_day: about.number_per_day,
+            opt_out_key: about.opt_out_key,
             progress: Progress { pending, dialing, done, failed, skipped },
             import,
         }
@@ -198,6 +201,10 @@ pub struct Input {
     /// Calls of all campaigns to one number in 24 hours; no limit unless said.
     #[schema(minimum = 1, maximum = 100)]
     max_calls_per_number_per_day: Option<u32>,
+    /// A key, one of `0`-`9`, `*` and `#`: whoever presses it in the call is thanked and never called again by any
+    /// campaign. Empty: none.
+    #[schema(value_type = Option<String>, pattern = "^[0-9*#]?$", examples("9"))]
+    opt_out_key: Option<Option<char>>,
     /// Whom to call; only where a campaign is made.
     #[schema(value_type = Option<Vec<contacts::Input>>, max_items = 100000)]
     contacts: Option<Imported>,
@@ -214,7 +221,7 @@ impl Input {
             Timestamp::from_iso(text).filter(|_| text.len() > 10).ok_or_else(wrong)
         });
         let timezone = fields.text("timezone")?;
-        if timezone.is_some_and(|zone| zone.len() > 64 || TimeZone::get(zone).is_err()) {
+        if timezone.is_some_and(|zone| zone_of(zone).is_none()) {
             return Err(Fault::Bad("timezone must be an IANA time zone".into()));
         }
         let days = fields.texts("days", 7)?.map(|words| {
@@ -235,6 +242,7 @@ impl Input {
             max_attempts: fields.integer("maxAttempts", 1..=5)?,
             retry_delay_seconds: fields.integer("retryDelaySeconds", 1..=604_800)?,
             max_calls_per_number_per_day: fields.integer("maxCallsPerNumberPerDay", 1..=100)?,
+            opt_out_key: fields.text("optOutKey")?.map(key_of).transpose()?,
             contacts: None,
         })
     }
@@ -253,6 +261,17 @@ impl Input {
         about.max_attempts = self.max_attempts.unwrap_or(about.max_attempts);
         about.retry_s = self.retry_delay_seconds.unwrap_or(about.retry_s);
         about.number_per_day = self.max_calls_per_number_per_day.or(about.number_per_day);
+        about.opt_out_key = self.opt_out_key.unwrap_or(about.opt_out_key);
+    }
+}
+
+/// One key of a telephone, or none.
+fn key_of(text: &str) -> Result<Option<char>, Fault> {
+    let mut keys = text.chars();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key @ ('0'..='9' | '*' | '#')), None) => Ok(Some(key)),
+        (Some(_), _) => Err(Fault::Bad("optOutKey must be one of 0 to 9, * and #".into())),
     }
 }
 
@@ -363,6 +382,7 @@ pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>
         max_attempts: 1,
         retry_s: RETRY_S,
         number_per_day: None,
+        opt_out_key: None,
     };
     input.apply(&mut about, agent, number);
     let owner = (caller.key.tenant.as_str(), caller.key.id);

@@ -13,6 +13,7 @@ use crate::api::admin::Query;
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::{App, json};
+use crate::campaigns::hours::zone_of;
 use crate::clock;
 use crate::control::Caller;
 use crate::model::{PhoneNumber, forms};
@@ -94,7 +95,7 @@ impl Input {
             return Err(Fault::Bad("variables must be at most 16 KiB".into()));
         }
         let timezone = fields.text("timezone")?;
-        if timezone.is_some_and(|zone| !zone.is_empty() && !is_zone(zone)) {
+        if timezone.is_some_and(|zone| !zone.is_empty() && zone_of(zone).is_none()) {
             return Err(Fault::Bad("timezone must be an IANA time zone".into()));
         }
         Ok(Self {
@@ -113,11 +114,6 @@ impl Input {
         about.timezone = self.timezone.unwrap_or(std::mem::take(&mut about.timezone));
         about.dnc = self.dnc.unwrap_or(about.dnc);
     }
-}
-
-/// Whether a zone of that name is known.
-pub(super) fn is_zone(name: &str) -> bool {
-    name.len() <= 64 && jiff::tz::TimeZone::get(name).is_ok()
 }
 
 /// The tenant's contact of that id.

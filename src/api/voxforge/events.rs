@@ -8,12 +8,13 @@ use serde::Serialize;
 use sha2::Sha256;
 
 use super::words;
+use crate::model::analysis::Analysis;
 use crate::model::call::CallView;
 use crate::model::event::{CallEvent, Stamped};
 use crate::model::id::agent_cuid;
 use crate::model::purpose::Direction;
 use crate::model::{Secret, Timestamp};
-use crate::webhook::{Format, Outcome, Rendered};
+use crate::webhook::{Format, Outcome, Rendered, schedule};
 
 /// Every event, in the order in which a call tells them.
 pub(super) const EVENTS: &[&str] =
@@ -48,6 +49,10 @@ struct Data<'a> {
     transcript_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     turns: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentiment: Option<&'static str>,
 }
 
 fn data(view: &CallView, at: Timestamp) -> Data<'_> {
@@ -62,6 +67,8 @@ fn data(view: &CallView, at: Timestamp) -> Data<'_> {
         reason: None,
         transcript_url: None,
         turns: None,
+        summary: None,
+        sentiment: None,
     }
 }
 
@@ -96,6 +103,7 @@ fn tell(event: &CallEvent, view: &CallView) -> Option<(&'static str, Option<&'st
         | CallEvent::GatherTimeout { .. }
         | CallEvent::Played { .. }
         | CallEvent::Said { .. }
+        | CallEvent::TurnTimed(_)
         | CallEvent::ContextChanged { .. }
         | CallEvent::HandedOff { .. }
         | CallEvent::TransferStarted { .. }
@@ -127,6 +135,14 @@ impl Format for VoxForge {
         Some(written(&Body { event: "transcript.ready", timestamp: at.iso_ms(), sequence, data }))
     }
 
+    fn analysis(&self, at: Timestamp, view: &CallView, said: &Analysis, sequence: u32) -> Option<Rendered> {
+        let (summary, sentiment) = (Some(said.summary.as_str()), Some(said.sentiment.as_str()));
+        // It is told after the call: its duration is that of the call.
+        let over = view.end.map_or(at, |end| end.at);
+        let data = Data { summary, sentiment, ..data(view, over) };
+        Some(written(&Body { event: "analysis.complete", timestamp: at.iso_ms(), sequence, data }))
+    }
+
     fn has_endpoints(&self) -> bool {
         true
     }
@@ -143,8 +159,7 @@ impl Format for VoxForge {
         if outcome.is_success() {
             return None;
         }
-        let nth = usize::try_from(failures).ok()?.checked_sub(1)?;
-        DELAYS_S.get(nth).map(|seconds| Duration::from_secs(*seconds))
+        schedule::nth(DELAYS_S, failures)
     }
 
     fn timeout(&self) -> Duration {

@@ -112,6 +112,15 @@ impl Input {
     }
 }
 
+/// Live keys of one tenant; more are made by an admin.
+const KEYS_MAX: i64 = 100;
+
+/// Credits of a key that this one makes: none where its own are bounded, as a whole or by the day, or many keys would
+/// spend together what one may not.
+fn credits_of_child(own: &ApiKey) -> Option<i64> {
+    (own.credits.is_some() || own.policy.daily_credits.is_some()).then_some(0)
+}
+
 /// How much a plan is; one that nobody knows is the least.
 fn rank(plan: &str) -> usize {
     PLANS.iter().position(|known| *known == plan).unwrap_or(0)
@@ -161,11 +170,12 @@ pub async fn list(
     post, path = "/api/v1/api-keys", tag = "VoxForge: API keys", operation_id = "voxforgeCreateApiKey",
     summary = "Make a key",
     description = "The key is shown once. It may do what the key that asks may do, at most on its plan; it has unlimited \
-                   credits only where that one has, and none otherwise.",
+                   credits only where that one has, with no limit of the day either, and none otherwise.",
     request_body = Input,
     responses(
         (status = 201, description = "It is made", body = Made),
         (status = 400, description = "A field is wrong"),
+        (status = 422, description = "The tenant has as many keys as it may have"),
     )
 )]
 pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
@@ -176,10 +186,14 @@ pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>
     if rank(&plan) > rank(&own.plan) || !(own.ip_allow.is_empty() || within(&ip_allow, &own.ip_allow)) {
         return Err(Refusal::Forbidden.into());
     }
+    let living = KeyFilter { tenant: Some(own.tenant.clone()), revoked: Some(false) };
+    if app.rooms.db.keys_page(&living, 1, 0).await?.1 >= KEYS_MAX {
+        return Err(Wrong::Limit("A tenant has at most 100 API keys"));
+    }
     let new = NewKey {
         name,
         tenant: own.tenant.clone(),
-        credits: own.credits.map(|_| 0),
+        credits: credits_of_child(own),
         rate_limit: own.rate_limit,
         trunks: app.rooms.db.trunk_names(own.id).await?,
         max_concurrent: own.max_concurrent,

@@ -159,6 +159,7 @@ pub(super) async fn bring(app: &App, campaign: &Campaign, read: Imported) -> Res
         return Err(Wrong::bad(format!("A campaign has at most {CONTACTS_MAX} contacts")));
     }
     let added = app.rooms.db.add_contacts(campaign, &read.contacts, clock::now().wall).await?;
+    let added = added.ok_or_else(|| Wrong::bad("The campaign is over"))?;
     let errors_total = read.errors.len();
     let row = |RowError { row, error }| Row { row, error };
     Ok(Import {

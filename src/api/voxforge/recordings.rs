@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use axum::Extension;
 use axum::extract::{ConnectInfo, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 
 use super::{Answer, DIALECT, Segment, Wrong, named};
 use crate::api::admin::Query;
@@ -25,13 +25,7 @@ const LINK_S: u32 = 3600;
 /// A link to a recording, from now for an hour.
 pub(super) fn link(app: &App, headers: &HeaderMap, recording: &str, now: Timestamp) -> String {
     let Signed { expires, signature } = app.rooms.recordings.links().sign(recording, now, LINK_S);
-    let base = match app.rooms.config.recordings.link_base.trim_end_matches('/') {
-        "" => {
-            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-            format!("http://{}", host.unwrap_or("localhost"))
-        }
-        base => base.to_owned(),
-    };
+    let base = download::link_base(app, headers);
     format!("{base}/api/v1/recordings/{recording}?exp={expires}&sig={signature}")
 }
 

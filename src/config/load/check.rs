@@ -167,8 +167,15 @@ fn limits(limits: &Limits) -> Result<(), ConfigError> {
 fn agent(agent: &Agent) -> Result<(), ConfigError> {
     must("agent.silence_s", (1..=3600).contains(&agent.silence_s), "must be 1 to 3600")?;
     must("agent.silence_repeats", (1..=100).contains(&agent.silence_repeats), "must be 1 to 100")?;
-    let text = agent.fallback_text.trim();
-    must("agent.fallback_text", (1..=1000).contains(&text.chars().count()), "must be 1 to 1000 characters")
+    for (name, text) in [
+        ("agent.fallback_text", &agent.fallback_text),
+        ("agent.nudge_text", &agent.nudge_text),
+        ("agent.farewell_text", &agent.farewell_text),
+    ] {
+        let length = text.trim().chars().count();
+        must(name, (1..=1000).contains(&length), "must be 1 to 1000 characters")?;
+    }
+    Ok(())
 }
 
 fn amd(amd: &Amd) -> Result<(), ConfigError> {

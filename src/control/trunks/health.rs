@@ -291,6 +291,7 @@ impl Health {
             | CallEvent::GatherTimeout { .. }
             | CallEvent::Played { .. }
             | CallEvent::Said { .. }
+            | CallEvent::TurnTimed(_)
             | CallEvent::ContextChanged { .. }
             | CallEvent::HandedOff { .. }
             | CallEvent::TransferStarted { .. }

@@ -1,12 +1,13 @@
 //! A call that came in: answered at once, as soon as its RTP socket is bound (CONTRACT 0.8). Its description is the answer
 //! to the caller's offer, or an offer where the INVITE had none (RFC 3264 §5, §6; RFC 3261 §13.2.1).
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
-use media::sdp::{self, Direction, Remote};
 use sip::{Termination, TerminationCause};
 
 use super::{CALLEE, Call, Ctx, Phase, Step};
-use crate::engine::outcome::cause;
+use crate::engine::outcome::{self, cause};
 use crate::model::call::EndReason;
 use crate::model::event::CallEvent;
 
@@ -17,6 +18,8 @@ pub(in crate::engine) struct Called {
     pub(in crate::engine) offer: Option<Bytes>,
     /// What is heard is said back.
     pub(in crate::engine) echo: bool,
+    /// Where it came from.
+    pub(in crate::engine) peer: IpAddr,
 }
 
 impl Call {
@@ -28,17 +31,17 @@ impl Call {
 
     /// The RTP socket is bound: the call is answered.
     pub(super) fn pick_up(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(Called { offer, echo }) = &self.called else { return };
+        let Some(Called { offer, echo, .. }) = &self.called else { return };
         let (offer, echo) = (offer.clone(), *echo);
-        let Ok((ours, remote)) = self.first_description(ctx, offer.as_deref()) else {
+        let (place, config) = (self.place(ctx.settings), self.offer_config());
+        let Ok((ours, remote)) = self.described.reply(place, &config, offer.as_deref()) else {
             ctx.steps.push_back(Step::RefuseOffer(488));
             self.finish(ctx, EndReason::TrunkFailure, cause::FAILURE, Some(488));
             return;
         };
         self.placed();
         self.phase = Phase::Answered;
-        self.described = ours.into();
-        ctx.steps.push_back(Step::PickUp(self.described.clone()));
+        ctx.steps.push_back(Step::PickUp(ours));
         ctx.event(CallEvent::Answered);
         if let Some(remote) = remote {
             self.connect(ctx, remote);
@@ -49,28 +52,11 @@ impl Call {
         self.begin_talking(ctx);
     }
 
-    fn first_description(
-        &self,
-        ctx: &Ctx<'_>,
-        offer: Option<&[u8]>,
-    ) -> Result<(Vec<u8>, Option<Remote>), sdp::SdpError> {
-        let (local, config) = (self.local(ctx.settings), self.offer_config());
-        let Some(offer) = offer else { return Ok((sdp::offer(&local, &config, Direction::SendRecv), None)) };
-        let (ours, remote) = sdp::answer(&local, &config, offer, Direction::SendRecv)?;
-        Ok((ours, Some(remote)))
-    }
-
     /// The caller has gone before the answer.
     pub(super) fn given_up(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
         let (reason, own) = match termination.cause {
             TerminationCause::Cancelled | TerminationCause::Bye => (EndReason::Canceled, cause::NORMAL),
-            TerminationCause::Rejected { .. }
-            | TerminationCause::Redirected { .. }
-            | TerminationCause::NoResponse
-            | TerminationCause::TimedOut
-            | TerminationCause::Expired
-            | TerminationCause::Transport
-            | TerminationCause::Internal => (EndReason::TrunkFailure, cause::FAILURE),
+            ref other => outcome::of_end(other),
         };
         self.finish(ctx, reason, termination.q850.unwrap_or(own), None);
     }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use media::sdp::{self, Direction};
 use sip::{Termination, TerminationCause};
 
 use super::{Call, Ctx, Dial, PLACEMENT_CEILING, Phase, Step};
@@ -83,11 +82,10 @@ impl Call {
         self.timers.proceeding = None;
         self.timers.ring = Some(started + Duration::from_millis(self.order.ring_timeout_ms.into()));
         let Some(endpoint) = self.trunk().map(|plan| plan.endpoint.clone()) else { return false };
-        let offer = sdp::offer(&self.local(ctx.settings), &self.offer_config(), Direction::SendRecv);
         self.tried = self.tried.saturating_add(1);
         ctx.event(CallEvent::Dialing { trunk: endpoint, attempt: self.tried });
-        self.described = offer.into();
-        ctx.steps.push_back(Step::Invite(trunk, self.described.clone()));
+        let (place, config) = (self.place(ctx.settings), self.offer_config());
+        ctx.steps.push_back(Step::Invite(trunk, self.described.offer(place, &config)));
         true
     }
 
@@ -158,33 +156,23 @@ impl Call {
         self.dial.redirected = Some((uri.clone(), followed + 1));
         (self.dial.provisional, self.dial.early) = (false, None);
         self.timers.proceeding = None;
-        ctx.steps.push_back(Step::Invite(self.dial.trunk, self.described.clone()));
+        ctx.steps.push_back(Step::Invite(self.dial.trunk, self.described.again()));
         true
     }
 
     /// Tries the next way of the same trunk, if this one is down and there is another (RFC 3263 §4.3). To all above it is
     /// still the same attempt.
     fn next_hop(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) -> bool {
-        let down = match &termination.cause {
-            TerminationCause::Rejected { code, .. } => *code == 503,
-            TerminationCause::NoResponse | TerminationCause::TimedOut | TerminationCause::Transport => true,
-            TerminationCause::Redirected { .. }
-            | TerminationCause::Cancelled
-            | TerminationCause::Bye
-            | TerminationCause::Expired
-            | TerminationCause::Internal => false,
-        };
         let hops = self.trunk().map_or(0, |trunk| trunk.hops.len());
-        if !down || self.dial.rang || self.dial.hop + 1 >= hops {
+        if !outcome::is_down(&termination.cause) || self.dial.rang || self.dial.hop + 1 >= hops {
             return false;
         }
         self.dial.hop += 1;
         self.dial.redirected = None;
         (self.dial.provisional, self.dial.early) = (false, None);
-        let offer = sdp::offer(&self.local(ctx.settings), &self.offer_config(), Direction::SendRecv);
-        self.described = offer.into();
         self.timers.proceeding = None;
-        ctx.steps.push_back(Step::Invite(self.dial.trunk, self.described.clone()));
+        let (place, config) = (self.place(ctx.settings), self.offer_config());
+        ctx.steps.push_back(Step::Invite(self.dial.trunk, self.described.offer(place, &config)));
         true
     }
 }

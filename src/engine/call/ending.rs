@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sip::{Termination, TerminationCause};
+use sip::Termination;
 
 use super::{Call, Ctx, Phase, PlaybackKind, Recording, Step};
-use crate::engine::outcome::cause;
+use crate::engine::outcome::{self, cause};
 use crate::model::call::{Amd, AmdStatus, EndReason};
 use crate::model::event::{CallEvent, GatherEnd, RecordingSize};
 
@@ -45,17 +45,7 @@ impl Call {
     }
 
     pub(super) fn end_by_far_end(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
-        let (reason, own) = match termination.cause {
-            TerminationCause::Bye => (EndReason::NormalHangup, cause::NORMAL),
-            TerminationCause::Rejected { .. }
-            | TerminationCause::Redirected { .. }
-            | TerminationCause::Cancelled
-            | TerminationCause::NoResponse
-            | TerminationCause::TimedOut
-            | TerminationCause::Expired
-            | TerminationCause::Transport
-            | TerminationCause::Internal => (EndReason::TrunkFailure, cause::FAILURE),
-        };
+        let (reason, own) = outcome::of_end(&termination.cause);
         self.finish(ctx, reason, termination.q850.unwrap_or(own), None);
     }
 

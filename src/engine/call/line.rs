@@ -95,10 +95,7 @@ impl Call {
                 | Command::Listen { .. }
                 | Command::Transfer(_),
             ) => Err(CommandError::NotAnswered),
-            (_, Command::Attend { on }) => {
-                self.attend(ctx, on);
-                Ok(Accepted::Done)
-            }
+            (_, Command::Attend { on }) => self.attend(ctx, on),
             (Phase::Answered, Command::SendDigits { digits }) => {
                 self.send_digits(ctx, digits);
                 Ok(Accepted::Done)
@@ -132,13 +129,29 @@ impl Call {
     }
 
     /// Somebody speaks in the call's place, or does no longer.
-    fn attend(&mut self, ctx: &mut Ctx<'_>, on: bool) {
+    fn attend(&mut self, ctx: &mut Ctx<'_>, on: bool) -> Result<Accepted, CommandError> {
+        if on && self.has_joined() {
+            return Err(CommandError::Transferring);
+        }
         self.attended = on;
+        // Whoever did so before may have left anything behind.
+        self.unattended(ctx);
         if on {
             (self.waiting_opening, self.opening) = (None, None);
             if self.phase == Phase::Answered {
                 self.listen_for_talk(ctx);
             }
+        }
+        Ok(Accepted::Done)
+    }
+
+    /// Nobody speaks in the call's place: nothing is held for them, and nobody listens.
+    pub(super) fn unattended(&self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Answered {
+            let (bridge, leg) = (self.bridge, CALLEE);
+            ctx.media(media::Command::PausePlayback { bridge, on: false });
+            ctx.media(media::Command::Listen { bridge, leg, tap: None });
+            ctx.media(media::Command::ListenTalk { bridge, leg, on: false });
         }
     }
 

@@ -1,32 +1,36 @@
 //! A second party on a call: a transfer's leg, from its port to its end (CONTRACT 1.2 `override/transfer`). It is dialled
-//! by the trunks of the order as the first one was, takes no credit, and is heard in the same bridge. Until it has
-//! answered the call goes on as before; from then on whoever hangs up ends the call for both. The call keeps its one
-//! duration, one recording and one end.
+//! by the trunks of the order as the first one was, each by its ways in turn (RFC 3263 §4.3), but follows no redirection. It
+//! takes no credit, and is heard in the same bridge. Until it has answered the call goes on as before; from then on
+//! whoever hangs up ends the call for both. The call keeps its one duration, one recording and one end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use media::LegId;
-use media::sdp::{self, Direction, Local, OfferConfig, Remote};
+use media::sdp::{self, OfferConfig, Remote};
 use sip::{SessionEvent, Termination, TerminationCause};
 
+use super::description::Place;
 use super::{Call, Ctx, Phase, Step};
 use crate::engine::Settings;
 use crate::engine::outcome::{self, Outcome, cause};
-use crate::model::call::{Accepted, CallOrder, CommandError, EndReason, Overheard, TransferOrder, TrunkPlan};
+use crate::model::call::{Accepted, CallOrder, CommandError, Overheard, TransferOrder, TrunkPlan};
 use crate::model::event::CallEvent;
 
 /// The leg of whoever a call is transferred to.
 pub(in crate::engine) const TARGET: LegId = LegId(1);
+
+/// The keys it is told are numbered from here: none of the first leg's (see [`super::seeds`]).
+const SECOND: u64 = 1 << 32;
 
 /// What the engine does for the second party.
 #[derive(Debug)]
 pub(in crate::engine) enum SecondStep {
     /// Take an RTP port and open it.
     Open,
-    /// INVITE by the trunk at this place of the order.
-    Invite(usize, Bytes),
+    /// INVITE by the trunk at this place of the order, by this way of it.
+    Invite(usize, usize, Bytes),
     /// CANCEL or BYE, whatever is right, with this Q.850 cause.
     HangUp(u16),
     /// Answer the re-INVITE that waits.
@@ -41,11 +45,12 @@ pub(in crate::engine) struct Second {
     /// The call's order with the number, the caller id and the trunks of the transfer in their places.
     pub(in crate::engine) order: Arc<CallOrder>,
     trunk: usize,
+    /// Which of the trunk's ways.
+    hop: usize,
     /// It holds one of the trunk's places.
     placed: bool,
     rang: bool,
     joined: bool,
-    described: Bytes,
     ring: Option<Instant>,
 }
 
@@ -76,10 +81,10 @@ impl Call {
         self.second = Some(Second {
             order: Arc::new(order),
             trunk: 0,
+            hop: 0,
             placed: false,
             rang: false,
             joined: false,
-            described: Bytes::new(),
             ring: None,
         });
         if self.second_ready {
@@ -98,7 +103,7 @@ impl Call {
             local: (settings.rtp_bind, port).into(),
             settings: settings.leg.clone(),
             // Another stream than the first leg's, from the same seed.
-            seed: self.media_seed.rotate_left(32) ^ 1,
+            seed: self.seeds.media.rotate_left(32) ^ 1,
         }
     }
 
@@ -120,14 +125,28 @@ impl Call {
         let Some((trunk, _)) = open else {
             return self.second_failed(ctx, code, "no trunk took the call");
         };
-        (second.trunk, second.placed, second.rang) = (trunk, true, false);
+        (second.trunk, second.hop, second.placed, second.rang) = (trunk, 0, true, false);
         second.ring = Some(ctx.now.mono + Duration::from_millis(order.ring_timeout_ms.into()));
-        let (local, config) = (self.second_local(ctx.settings), self.second_offer());
-        let offer: Bytes = sdp::offer(&local, &config, Direction::SendRecv).into();
-        if let Some(second) = &mut self.second {
-            second.described = offer.clone();
+        self.second_invite(ctx);
+    }
+
+    fn second_invite(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(Second { trunk, hop, .. }) = self.second else { return };
+        let (place, config) = (self.second_place(ctx.settings), self.second_offer());
+        let offer = self.second_described.offer(place, &config);
+        ctx.steps.push_back(Step::Second(SecondStep::Invite(trunk, hop, offer)));
+    }
+
+    /// Tries the next way of the same trunk, if this one is down and there is another.
+    fn second_next_hop(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) -> bool {
+        let Some(second) = &mut self.second else { return false };
+        let hops = second.plan().map_or(0, |plan| plan.hops.len());
+        if !outcome::is_down(&termination.cause) || second.rang || second.hop + 1 >= hops {
+            return false;
         }
-        ctx.steps.push_back(Step::Second(SecondStep::Invite(trunk, offer)));
+        second.hop += 1;
+        self.second_invite(ctx);
+        true
     }
 
     /// Its trunk's place is free again.
@@ -144,6 +163,7 @@ impl Call {
     pub(in crate::engine) fn second_failed(&mut self, ctx: &mut Ctx<'_>, code: u16, reason: &str) {
         self.second_leave(ctx);
         if self.second.take().is_some() && self.phase == Phase::Answered {
+            self.attended(ctx, Overheard::TransferFailed);
             ctx.event(CallEvent::TransferFailed { code, reason: reason.to_owned() });
         }
     }
@@ -203,59 +223,45 @@ impl Call {
         self.attended(ctx, Overheard::Transferred);
         self.attended = false;
         ctx.media(media::Command::StopPlayback { bridge: self.bridge, playback: None });
+        self.unattended(ctx);
         self.second_connect(ctx, remote);
         ctx.event(CallEvent::Transferred);
     }
 
-    fn second_connect(&mut self, ctx: &mut Ctx<'_>, remote: Remote) {
-        if self.second.as_ref().is_none_or(|second| !second.joined) {
-            return;
+    /// Whether the two hear each other.
+    pub(super) fn has_joined(&self) -> bool {
+        self.second.as_ref().is_some_and(|second| second.joined)
+    }
+
+    fn second_connect(&self, ctx: &mut Ctx<'_>, remote: Remote) {
+        if self.has_joined() {
+            self.connect_leg(ctx, TARGET, remote);
         }
-        let on = remote.direction != Direction::SendRecv;
-        ctx.media(media::Command::Connect { bridge: self.bridge, leg: TARGET, remote });
-        ctx.media(media::Command::Hold { bridge: self.bridge, leg: TARGET, on });
     }
 
     fn second_offered(&mut self, ctx: &mut Ctx<'_>, offer: Option<&[u8]>) {
-        let (config, mut local) = (self.second_offer(), self.second_local(ctx.settings));
-        let write = |local: &Local| match offer {
-            None => Some((sdp::offer(local, &config, Direction::SendRecv), None)),
-            Some(offer) => {
-                let answered = sdp::answer(local, &config, offer, Direction::SendRecv).ok();
-                answered.map(|(ours, remote)| (ours, Some(remote)))
+        let (place, config) = (self.second_place(ctx.settings), self.second_offer());
+        match self.second_described.reply(place, &config, offer) {
+            Ok((ours, remote)) => {
+                ctx.steps.push_back(Step::Second(SecondStep::AnswerOffer(ours)));
+                if let Some(remote) = remote {
+                    self.second_connect(ctx, remote);
+                }
             }
-        };
-        let (Some((mut ours, remote)), Some(second)) = (write(&local), &mut self.second) else {
-            return ctx.steps.push_back(Step::Second(SecondStep::RefuseOffer(488)));
-        };
-        if ours != second.described {
-            self.second_version += 1;
-            local.version = self.second_version;
-            ours = write(&local).map(|(ours, _)| ours).unwrap_or(ours);
-            second.described = ours.clone().into();
-        }
-        ctx.steps.push_back(Step::Second(SecondStep::AnswerOffer(ours.into())));
-        if let Some(remote) = remote {
-            self.second_connect(ctx, remote);
+            Err(_) => ctx.steps.push_back(Step::Second(SecondStep::RefuseOffer(488))),
         }
     }
 
     fn second_terminated(&mut self, ctx: &mut Ctx<'_>, termination: &Termination) {
         let Some(second) = &self.second else { return };
         if second.joined {
-            let (reason, own) = match termination.cause {
-                TerminationCause::Bye => (EndReason::NormalHangup, cause::NORMAL),
-                TerminationCause::Rejected { .. }
-                | TerminationCause::Redirected { .. }
-                | TerminationCause::Cancelled
-                | TerminationCause::NoResponse
-                | TerminationCause::TimedOut
-                | TerminationCause::Expired
-                | TerminationCause::Transport
-                | TerminationCause::Internal => (EndReason::TrunkFailure, cause::FAILURE),
-            };
+            let (reason, own) = outcome::of_end(&termination.cause);
             return self.end(ctx, reason, termination.q850.unwrap_or(own));
         }
+        if self.second_next_hop(ctx, termination) {
+            return;
+        }
+        let Some(second) = &self.second else { return };
         let (rang, next) = (second.rang, second.trunk + 1);
         let (code, outcome) = match &termination.cause {
             TerminationCause::Rejected { code, .. } | TerminationCause::Redirected { code, .. } => {
@@ -275,20 +281,16 @@ impl Call {
         }
     }
 
-    fn second_local(&self, settings: &Settings) -> Local {
-        let plan = self.second.as_ref().and_then(Second::plan);
-        let told = plan.and_then(|plan| plan.profile.media_address);
-        let hop = plan.and_then(|plan| plan.hops.first());
-        let address = hop.map(|hop| settings.media_address_for(hop.address.ip()));
-        Local {
-            address: told.or(address).unwrap_or(settings.media_address),
-            port: self.second_port.unwrap_or_default(),
-            session_id: self.sdp_session ^ 1,
-            version: self.second_version,
-        }
+    fn second_place(&self, settings: &Settings) -> Place {
+        let second = self.second.as_ref();
+        let plan = second.and_then(Second::plan);
+        let hop = second.and_then(|second| plan?.hops.get(second.hop));
+        let peer = hop.map(|hop| hop.address.ip());
+        Place::told(settings, plan, peer, self.second_port.unwrap_or_default())
     }
 
     fn second_offer(&self) -> OfferConfig {
-        super::offer_config(self.second.as_ref().and_then(Second::plan))
+        let trunk = self.second.as_ref().map_or(0, |second| second.trunk as u64);
+        self.seeds.offer_config(self.second.as_ref().and_then(Second::plan), SECOND + trunk)
     }
 }

@@ -1,6 +1,7 @@
 //! One call by hand: what is said to it, and exactly what it answers. No socket, no sound, no waiting.
 
 mod hops;
+mod quiet;
 mod redial;
 mod second;
 
@@ -87,7 +88,13 @@ impl Line {
             amd: media::AmdConfig::default(),
         };
         let now = Now { mono: Instant::now(), wall: Timestamp(1_800_000_000_000) };
-        let call = Call::new(now, Arc::new(order), BridgeId(1), 10_000, Seeds { sdp_session: 1, media: 1 });
+        let call = Call::new(
+            now,
+            Arc::new(order),
+            BridgeId(1),
+            10_000,
+            Seeds { sdp_session: 1, media: 1, keys: [1; 32] },
+        );
         let mut line = Self { call, settings, gates: Gates::default(), now };
         line.events(Call::start);
         line

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use media::Heard;
 
 use super::*;
-use crate::engine::{Input, Settings};
+use crate::engine::{Input, LocalNet, Settings};
 use crate::model::call::{CallOrder, Hop, Surface};
 use crate::model::purpose::{Direction, Purpose};
 use crate::model::trunk::TrunkProfile;
@@ -64,15 +64,19 @@ fn order(id: u128, trunk: &TrunkPlan) -> Arc<CallOrder> {
 }
 
 impl Door {
-    #[expect(clippy::disallowed_methods, reason = "any start will do")]
     fn new(trunks: Vec<TrunkPlan>) -> Self {
+        Self::with(trunks, Vec::new())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any start will do")]
+    fn with(trunks: Vec<TrunkPlan>, local_nets: Vec<LocalNet>) -> Self {
         let ours: IpAddr = Ipv4Addr::new(10, 0, 0, 9).into();
         let settings = Settings {
             sip_address: ours,
             sip_address_other: None,
             media_address: ours,
             media_address_other: None,
-            local_nets: Vec::new(),
+            local_nets,
             rtp_bind: ours,
             rtp_ports: (10_000, 10_100),
             leg: media::LegSettings::default(),
@@ -254,9 +258,92 @@ fn there_is_room_for_so_many_and_those_that_wait_count() {
     }
     door.invite("five");
     assert_eq!((door.status(), door.incoming.len()), ("503", 3), "it is not even asked");
-    door.engine.close_doors();
-    door.invite("six");
+}
+
+#[test]
+fn whoever_waits_when_the_doors_close_is_turned_away() {
+    let plan = trunk("a", TrunkProfile::default());
+    let mut door = Door::new(vec![plan.clone()]);
+    door.invite("one");
+    assert_eq!(door.status(), "100");
+    door.engine.close_doors(door.now);
+    door.drain();
     assert_eq!(door.status(), "503");
+    assert_eq!(door.answer(1, &plan), Err(CommandError::UnknownCall));
+    door.invite("two");
+    assert_eq!((door.status(), door.incoming.len()), ("503", 1));
+    door.request("ACK", "one", "", "");
+    door.request("ACK", "two", "", "");
+    door.wait(Duration::from_secs(120));
+    assert_eq!(door.engine.residue(), (0, sip::Counts::default()));
+}
+
+#[test]
+fn an_answer_without_a_trunk_turns_the_caller_away() {
+    let plan = trunk("a", TrunkProfile::default());
+    let mut door = Door::new(vec![plan.clone()]);
+    door.invite("one");
+    let order = CallOrder { trunks: Vec::new(), ..(*order(1, &plan)).clone() };
+    let answer = Reception::Answer { order: Arc::new(order), echo: false };
+    assert_eq!(door.receive(answer), Err(CommandError::Unavailable));
+    assert_eq!((door.status(), door.engine.live_calls()), ("503", 0));
+}
+
+/// What our answer to a call from there says of us: in Contact, and for sound.
+fn told(door: &mut Door, plan: &TrunkPlan, id: u128, from: &str) -> (String, String) {
+    let call = format!("call{id}");
+    let text = format!(
+        "INVITE sip:14155550100@10.0.0.9 SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{call}\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:+14155550123@{from}>;tag=them\r\nTo: <sip:14155550100@10.0.0.9>\r\n\
+         Call-ID: {call}\r\nCSeq: 1 INVITE\r\nContact: <sip:them@{from}>\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{OFFER}",
+        OFFER.len()
+    );
+    door.feed(from, &text);
+    door.answer(id, plan).unwrap();
+    door.heard(opened());
+    assert_eq!(door.status(), "200", "{from}");
+    let line = |name: &str| {
+        let mut lines = door.sent.last().unwrap().lines();
+        lines.find_map(|line| line.strip_prefix(name)).unwrap().to_owned()
+    };
+    (line("Contact: "), line("c=IN IP4 "))
+}
+
+#[test]
+fn callers_are_told_the_address_that_is_meant_for_them() {
+    let own = TrunkProfile {
+        external_address: "203.0.113.5".parse().ok(),
+        source_cidrs: vec!["198.51.100.0/24".into()],
+        ..TrunkProfile::default()
+    };
+    let mut far = trunk("far", own);
+    far.hops = vec![Hop::udp("192.0.2.1:5060".parse().unwrap())];
+    let mut near =
+        trunk("near", TrunkProfile { source_cidrs: vec!["10.7.0.0/16".into()], ..TrunkProfile::default() });
+    near.hops = vec![Hop::udp("10.7.0.1:5060".parse().unwrap())];
+    // Its own host lies in a network of the other's.
+    let mut within = trunk("within", TrunkProfile::default());
+    within.hops = vec![Hop::udp("198.51.100.9:5060".parse().unwrap())];
+    let local = LocalNet {
+        net: "10.7.0.0/16".parse().unwrap(),
+        signalling: "10.7.0.9".parse().unwrap(),
+        media: "10.7.0.10".parse().unwrap(),
+    };
+    let mut door = Door::with(vec![far.clone(), near.clone(), within.clone()], vec![local]);
+    let contact = told(&mut door, &far, 1, "192.0.2.1:5060").0;
+    assert!(contact.contains("@203.0.113.5:5060"), "{contact}");
+    let contact = told(&mut door, &far, 2, "198.51.100.7:5060").0;
+    assert!(contact.contains("@203.0.113.5:5060"), "a network of the trunk's: {contact}");
+    let mut door = Door::with(vec![far.clone(), near.clone()], vec![local]);
+    for (id, from) in [(3, "10.7.0.1:5060"), (4, "10.7.3.3:5060")] {
+        let (contact, sound) = told(&mut door, &near, id, from);
+        assert!(contact.contains("@10.7.0.9:5060"), "{from}: {contact}");
+        assert_eq!(sound, "10.7.0.10", "{from}");
+    }
+    let mut door = Door::with(vec![far, near, within.clone()], vec![local]);
+    let contact = told(&mut door, &within, 5, "198.51.100.9:5060").0;
+    assert!(contact.contains("@10.0.0.9:5060"), "{contact}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Line {
         );
         line.call.second_port = Some(10_002);
         let steps = line.steps(|call, ctx| call.heard(ctx, Heard::Opened { leg: TARGET })).1;
-        assert!(matches!(steps.as_slice(), [Step::Second(SecondStep::Invite(0, _))]), "{steps:?}");
+        assert!(matches!(steps.as_slice(), [Step::Second(SecondStep::Invite(0, 0, _))]), "{steps:?}");
         line
     }
 }
@@ -62,14 +62,14 @@ fn both_hear_each_other_and_either_ends_the_call() {
 fn a_second_party_that_is_not_there_leaves_the_call_as_it_was() {
     let mut line = Line::transferring();
     let steps = line.second(rejected(503));
-    assert!(matches!(steps.as_slice(), [Step::Second(SecondStep::Invite(1, _))]), "{steps:?}");
+    assert!(matches!(steps.as_slice(), [Step::Second(SecondStep::Invite(1, 0, _))]), "{steps:?}");
     let told = events(line.second(rejected(486)));
     assert!(matches!(told.as_slice(), [CallEvent::TransferFailed { code: 486, .. }]), "{told:?}");
     assert!(line.call.live());
     // The leg is open already: the next one is dialled at once.
     let steps = line.steps(|call, ctx| call.command(ctx, transfer())).1;
     assert!(
-        matches!(steps.as_slice(), [Step::Event(_), Step::Second(SecondStep::Invite(0, _))]),
+        matches!(steps.as_slice(), [Step::Event(_), Step::Second(SecondStep::Invite(0, 0, _))]),
         "{steps:?}"
     );
     let told = line.wait(Duration::from_secs(20));
@@ -96,13 +96,55 @@ fn a_second_leg_that_cannot_be_opened_is_a_transfer_that_failed() {
 }
 
 #[test]
+fn a_second_party_is_dialled_by_the_ways_of_a_trunk_in_turn() {
+    let mut line = Line::answered(order(false));
+    let Command::Transfer(mut order) = transfer() else { unreachable!() };
+    let hop = |last: u8| call::Hop::udp((Ipv4Addr::new(10, 0, 0, last), 5060).into());
+    order.trunks[0].hops = vec![hop(1), hop(2)];
+    line.ask(Command::Transfer(order)).0.unwrap();
+    line.steps(|call, ctx| call.heard(ctx, Heard::Opened { leg: TARGET }));
+    let steps = line.second(rejected(503));
+    assert!(matches!(steps.as_slice(), [Step::Second(SecondStep::Invite(0, 1, _))]), "{steps:?}");
+    let steps = line.second(rejected(503));
+    assert!(matches!(steps.as_slice(), [Step::Second(SecondStep::Invite(1, 0, _))]), "{steps:?}");
+}
+
+fn overheard(steps: Vec<Step>) -> Vec<Overheard> {
+    let what = |step| if let Step::Overheard(what) = step { Some(what) } else { None };
+    steps.into_iter().filter_map(what).collect()
+}
+
+/// Whether the line is left as it is without anybody: nothing is held, nobody listens.
+fn is_left_open(steps: &[Step]) -> bool {
+    let has = |wanted: fn(&media::Command) -> bool| {
+        steps.iter().any(|step| matches!(step, Step::Media(command) if wanted(command)))
+    };
+    has(|command| matches!(command, media::Command::PausePlayback { on: false, .. }))
+        && has(|command| matches!(command, media::Command::Listen { tap: None, .. }))
+        && has(|command| matches!(command, media::Command::ListenTalk { on: false, .. }))
+}
+
+#[test]
+fn whoever_attends_is_told_of_a_transfer_and_leaves_nothing_behind() {
+    let mut line = Line::transferring();
+    line.ask(Command::Attend { on: true }).0.unwrap();
+    line.second(rejected(500));
+    assert_eq!(overheard(line.second(rejected(486))), [Overheard::TransferFailed]);
+    let steps = line.steps(|call, ctx| call.command(ctx, Command::Attend { on: false })).1;
+    assert!(is_left_open(&steps), "{steps:?}");
+
+    let mut line = Line::transferring();
+    line.ask(Command::Attend { on: true }).0.unwrap();
+    let steps = line.second(answer());
+    assert!(is_left_open(&steps), "{steps:?}");
+    assert_eq!(overheard(steps), [Overheard::Transferred]);
+    assert_eq!(line.ask(Command::Attend { on: true }).0, Err(CommandError::Transferring));
+}
+
+#[test]
 fn whoever_attends_hears_the_line_and_speaks_in_the_calls_place() {
     let mut line = Line::dialled(order(false));
     assert_eq!(line.ask(Command::Attend { on: true }).0, Ok(Accepted::Done));
-    let overheard = |steps: Vec<Step>| {
-        let what = |step| if let Step::Overheard(what) = step { Some(what) } else { None };
-        steps.into_iter().filter_map(what).collect::<Vec<_>>()
-    };
     let steps = line.steps(|call, ctx| call.signalled(ctx, answer())).1;
     assert_eq!(overheard(steps), [Overheard::Answered]);
     let opening =

@@ -1,6 +1,6 @@
 //! Text that is still being written, cut into clauses that can be spoken: the first is wanted as soon as it is whole,
-//! and none is cut within a number or after an abbreviation. Pure. All clauses together are the text, less blanks at
-//! their ends.
+//! and none is cut within a number or after an abbreviation. Pure. All clauses together are the text, to the last blank;
+//! [`words`] is what there is to say of one.
 
 /// From this many characters on a comma ends a clause, too.
 const COMMA_AFTER: usize = 80;
@@ -29,23 +29,28 @@ impl Clauses {
         self.waiting.push_str(text);
         let mut clauses = Vec::new();
         while let Some(end) = end_of_clause(&self.waiting) {
-            let rest = self.waiting.split_off(end);
-            let clause = std::mem::replace(&mut self.waiting, rest);
-            clauses.extend(spoken(&clause));
+            // Blanks that are there already belong to the clause before them.
+            let blanks = self.waiting[end..].len() - self.waiting[end..].trim_start().len();
+            let rest = self.waiting.split_off(end + blanks);
+            clauses.push(std::mem::replace(&mut self.waiting, rest));
         }
         clauses
     }
 
     /// What is left when nothing more comes.
     pub fn finish(&mut self) -> Option<String> {
-        spoken(&std::mem::take(&mut self.waiting))
+        Some(std::mem::take(&mut self.waiting)).filter(|rest| !rest.is_empty())
+    }
+
+    /// Forgets what is not whole.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
     }
 }
 
-/// The clause without blanks around it; `None` where there is nothing to say.
-fn spoken(clause: &str) -> Option<String> {
-    let clause = clause.trim();
-    clause.chars().any(char::is_alphanumeric).then(|| clause.to_owned())
+/// A clause without the blanks around it; `None` where there is nothing to say.
+pub fn words(clause: &str) -> Option<&str> {
+    Some(clause.trim()).filter(|clause| clause.chars().any(char::is_alphanumeric))
 }
 
 /// Where the first clause ends, in bytes, if it is certain by now.
@@ -104,8 +109,13 @@ fn is_no_end(before: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The clauses of a text that comes in pieces of so many characters.
+    /// The clauses of a text that comes in pieces of so many characters, as they are spoken.
     fn cut(text: &str, size: usize) -> Vec<String> {
+        whole(text, size).iter().filter_map(|clause| words(clause)).map(str::to_owned).collect()
+    }
+
+    /// The same with all their blanks.
+    fn whole(text: &str, size: usize) -> Vec<String> {
         let mut clauses = Clauses::new();
         let chars: Vec<char> = text.chars().collect();
         let mut out = Vec::new();
@@ -144,8 +154,12 @@ mod tests {
     fn a_clause_is_given_as_soon_as_it_is_certain() {
         let mut clauses = Clauses::new();
         assert!(clauses.push("Good morning.").is_empty());
-        assert_eq!(clauses.push(" H"), ["Good morning."]);
+        assert_eq!(clauses.push(" H"), ["Good morning. "]);
         assert_eq!(clauses.finish().as_deref(), Some("H"));
+        assert_eq!(clauses.finish(), None);
+        assert!(clauses.push("Never mind").is_empty());
+        clauses.clear();
+        assert_eq!(clauses.push("This. "), ["This. "]);
         assert_eq!(clauses.finish(), None);
     }
 
@@ -165,9 +179,10 @@ mod tests {
     #[test]
     fn nothing_is_lost() {
         let text = "First, Mr. X said: \"3.14!\" Then… nothing; maybe (no.) more? Yes: 10:30 a.m. it is";
-        let plain = |text: &str| text.split_whitespace().collect::<String>();
-        for size in 1..20 {
-            assert_eq!(plain(&cut(text, size).concat()), plain(text), "{size}");
+        for text in [text, "  Two\n\n lines . \t", "… ! ?", &"word ".repeat(200), &"é".repeat(1000)] {
+            for size in 1..20 {
+                assert_eq!(whole(text, size).concat(), text, "{size}");
+            }
         }
     }
 }
