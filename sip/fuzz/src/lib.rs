@@ -80,16 +80,26 @@ pub fn stream(data: &[u8]) -> u64 {
     mark((whole.0.len(), whole.1))
 }
 
-/// Reads an offer and an answer.
+/// Reads an answer, and answers an offer.
 pub fn sdp(data: &[u8]) -> u64 {
-    use media::sdp::{Local, OfferConfig, read_answer};
-    let offered = OfferConfig { codecs: vec![media::Codec::Pcmu, media::Codec::Pcma], telephone_event: true };
+    use media::sdp::{Direction, Local, OfferConfig, SdpError, Security, answer, read_answer};
+    use media::srtp::{MASTER, MasterKey};
+    let security = Security::Optional(MasterKey([7; MASTER]));
+    let offered = OfferConfig { security, ..OfferConfig::default() };
     let local = Local { address: [192, 0, 2, 1].into(), port: 4_000, session_id: 1, version: 1 };
     let read = read_answer(&offered, data);
-    // What we write ourselves can always be read.
-    let ours = media::sdp::offer(&local, &offered, media::sdp::Direction::SendRecv);
+    // What we write ourselves can always be read, unless what we were given leaves no room.
+    let ours = media::sdp::offer(&local, &offered, Direction::SendRecv);
     assert!(read_answer(&offered, &ours).is_ok());
-    mark(read.map(|remote| format!("{:?}", remote.direction)).map_err(|error| error.to_string()))
+    let answered = answer(&local, &offered, data, Direction::SendRecv).map(|(text, remote)| {
+        match read_answer(&offered, &text) {
+            Ok(back) => assert_eq!((back.codec, back.srtp.is_some()), (remote.codec, remote.srtp.is_some())),
+            Err(error) => assert_eq!(error, SdpError::TooLarge),
+        }
+        (remote.direction, remote.srtp.map(|keys| keys.suite))
+    });
+    let read = read.map(|remote| format!("{:?}", remote.direction)).map_err(|error| error.to_string());
+    mark((read, format!("{answered:?}")))
 }
 
 /// Parts of an input for [`endpoint`] are separated by this byte, which no message has.
