@@ -173,7 +173,7 @@ fn run(calls: u64, seconds: u64) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&folder)?;
     let far: Vec<UdpSocket> =
         (0..FAR_SOCKETS).map(|_| kernel::timestamped_socket()).collect::<Result<_, _>>()?;
-    let memory = kernel::resident_bytes();
+    let memory = kernel::resident_bytes("self");
     let (media, mut events) = Media::start(MediaConfig { workers: 1, pin: true, ..MediaConfig::default() })?;
     open(&media, calls, &far, &folder)?;
     let stop = AtomicBool::new(false);
@@ -187,10 +187,10 @@ fn run(calls: u64, seconds: u64) -> Result<(), Box<dyn Error>> {
             listen(&far, calls, &stop)
         });
         sleep_until(now() + WARM_UP);
-        let (from, before) = (kernel::wall_nanos(), kernel::thread_seconds());
+        let (from, before) = (kernel::wall_nanos(), kernel::thread_seconds("self"));
         sleep_until(now() + Duration::from_secs(seconds));
-        let (to, after) = (kernel::wall_nanos(), kernel::thread_seconds());
-        let memory = kernel::resident_bytes().saturating_sub(memory);
+        let (to, after) = (kernel::wall_nanos(), kernel::thread_seconds("self"));
+        let memory = kernel::resident_bytes("self").saturating_sub(memory);
         let metrics = media.metrics();
         stop.store(true, Ordering::Relaxed);
         let cpu: BTreeMap<String, f64> = after

@@ -25,6 +25,7 @@ mod speaking;
 mod tests;
 mod thought;
 mod tools;
+pub mod writing;
 
 use std::time::Duration;
 

@@ -14,8 +14,10 @@ pub mod gate;
 pub mod hamming;
 pub mod idempotency;
 pub mod kaphila;
+pub mod metrics;
 pub mod openapi;
 pub mod phony;
+pub mod traffic;
 pub mod voxforge;
 
 use std::any::Any;
@@ -24,7 +26,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -36,10 +38,11 @@ use crate::control::admission::Admission;
 use crate::control::idempotency::Idempotency;
 use crate::control::{Calls, Rooms};
 use crate::relay;
-use crate::webhook::Format;
+use crate::webhook::{Figures, Format};
 
 use fault::Fault;
 use openapi::Routes;
+use traffic::Traffic;
 
 /// What every handler is given.
 #[derive(Clone)]
@@ -58,6 +61,10 @@ pub struct App {
     pub relay: relay::Desk,
     /// When this process began to serve.
     pub started: Instant,
+    /// What was asked of it so far.
+    pub traffic: Arc<Traffic>,
+    /// What became of webhooks so far.
+    pub deliveries: Arc<Figures>,
 }
 
 impl App {
@@ -68,7 +75,14 @@ impl App {
         let calls = Arc::new(Calls::new(rooms.clone()));
         let (sockets, started) = (phony::sockets::Places::default(), clock::now().mono);
         let relay = relay::Desk::new(rooms.clone(), Arc::clone(&calls), means);
-        Self { rooms, admission, calls, idempotency, sockets, relay, started }
+        let (traffic, deliveries) = (Arc::default(), Arc::default());
+        Self { rooms, admission, calls, idempotency, sockets, relay, started, traffic, deliveries }
+    }
+
+    /// The same, which can tell of the webhooks of this worker.
+    #[must_use]
+    pub fn telling_of(self, deliveries: Arc<Figures>) -> Self {
+        Self { deliveries, ..self }
     }
 
     /// Refuses new calls from here on; what is live goes on.
@@ -127,16 +141,18 @@ pub fn router(app: App) -> Router {
             router = if mount.is_empty() { router.merge(routes) } else { router.nest(mount, routes) };
         }
     }
-    wrapped(router.merge(openapi::routes(&document))).with_state(app)
+    let (figures, documented) = metrics::routes(&app).into_parts();
+    openapi::include(&mut document, documented, "");
+    wrapped(router.merge(figures).merge(openapi::routes(&document)), &app.traffic).with_state(app)
 }
 
 /// What stands around the routes of all surfaces, from the inside out. Bodies are bounded by the gate.
-fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+fn wrapped<S: Clone + Send + Sync + 'static>(routes: Router<S>, traffic: &Arc<Traffic>) -> Router<S> {
     routes
         .fallback(|| async { Fault::UnknownPath })
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(edge))
+        .layer(middleware::from_fn_with_state(Arc::clone(traffic), edge))
 }
 
 /// The dialect whose envelope a path wears.
@@ -155,9 +171,11 @@ fn dialect_of(path: &str) -> &'static Dialect {
 }
 
 /// The outermost layer: gives faults their words, answers OPTIONS, and puts an id on every response.
-async fn edge(request: Request, next: Next) -> Response {
+async fn edge(State(traffic): State<Arc<Traffic>>, request: Request, next: Next) -> Response {
+    let begun = clock::now().mono;
     let dialect = dialect_of(request.uri().path());
-    let options = request.method() == Method::OPTIONS;
+    let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
+    let options = method == Method::OPTIONS;
     let mut response = next.run(request).await;
     let mut fault = response.extensions_mut().remove::<Fault>();
     if fault.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -169,8 +187,11 @@ async fn edge(request: Request, next: Next) -> Response {
         }
     }
     if let Some(fault) = fault {
+        traffic.refused(&fault);
         response = worded(dialect, &fault, &response);
     }
+    let took = clock::now().mono.duration_since(begun);
+    traffic.count(&method, route.as_ref(), response.status().as_u16(), took);
     response.headers_mut().insert(REQUEST_ID, request_id());
     response
 }

@@ -12,5 +12,29 @@ use crate::model::{Now, Timestamp};
 pub fn now() -> Now {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
-    Now { mono: Instant::now(), wall: Timestamp(ms) }
+    let wall = Timestamp(ms);
+    #[cfg(test)]
+    let wall = set::wall().unwrap_or(wall);
+    Now { mono: Instant::now(), wall }
+}
+
+/// A wall clock that tests set: for their own thread, and with it for every task of a runtime of one thread.
+#[cfg(test)]
+pub(crate) mod set {
+    use std::cell::Cell;
+
+    use super::Timestamp;
+
+    thread_local! {
+        static WALL: Cell<Option<Timestamp>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn wall() -> Option<Timestamp> {
+        WALL.get()
+    }
+
+    /// The clock stands at this moment until it is set again.
+    pub(crate) fn to(at: Timestamp) {
+        WALL.set(Some(at));
+    }
 }

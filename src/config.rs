@@ -2,6 +2,7 @@
 //! environment ([`load`]). An unknown setting is an error that names it.
 
 pub mod load;
+mod metrics;
 pub mod speech;
 pub mod trunk;
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use crate::model::Secret;
 
+pub use metrics::Metrics;
 pub use speech::{Llm, Speech};
 
 /// The whole configuration.
@@ -52,6 +54,8 @@ pub struct Config {
     pub llm: Llm,
     /// Who may use Claude Phone without a key.
     pub claude_phone: ClaudePhone,
+    /// The server's figures.
+    pub metrics: Metrics,
     /// Who may tell of calls elsewhere.
     pub hamming: Hamming,
     /// Trunks that are upserted at start.
@@ -102,6 +106,8 @@ pub struct Sip {
     pub external_ipv6: String,
     /// Networks (CIDR) whose hosts are told our own address whatever the external ones are, for SIP and RTP.
     pub local_nets: Vec<String>,
+    /// Callers who must log in are offered SHA-256 beside MD5. A few old telephones give up at the sight of it.
+    pub inbound_sha256: bool,
     /// A DNS server's address for the names of trunks, else the system's.
     pub resolver: String,
 }
@@ -363,6 +369,11 @@ pub struct Hamming {
     /// The `whsec_…` that signs what comes to `/webhook/callback`; empty: none.
     #[serde(deserialize_with = "load::secret")]
     pub callback_secret: Secret,
+    /// Where the recordings are that callbacks tell of: `BASE/media/exercise?id=…`; empty: they are not fetched.
+    pub recordings_base: String,
+    /// The key that is shown there.
+    #[serde(deserialize_with = "load::secret")]
+    pub recordings_key: Secret,
 }
 
 /// `[[trunk]]`
@@ -459,6 +470,7 @@ impl Default for Sip {
             external_address: String::new(),
             external_ipv6: String::new(),
             local_nets: Vec::new(),
+            inbound_sha256: true,
             resolver: String::new(),
         }
     }

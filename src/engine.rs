@@ -8,6 +8,7 @@ mod call;
 mod gates;
 mod gather;
 mod inbound;
+mod ladder;
 mod opening;
 mod outcome;
 mod ports;
@@ -31,11 +32,13 @@ use crate::model::call::{Accepted, CallOrder, Command, CommandError, Overheard, 
 use crate::model::cidr::Cidr;
 use crate::model::event::Stamped;
 use crate::model::incoming::{Directory, Incoming};
+use crate::model::ladder::{CallName, Ladder};
 use crate::model::trunk::{TrunkNews, TrunkWatch};
 use crate::model::{CallId, Now};
 use call::{Call, Ctx, SecondStep, Seeds, Step};
 use gates::Gates;
 use inbound::Desk;
+use ladder::Ladders;
 use ports::Ports;
 use target::target;
 use watch::Watches;
@@ -172,6 +175,7 @@ pub struct Engine {
     gates: Gates,
     watches: Watches,
     desk: Desk,
+    ladders: Ladders,
     deadlines: BTreeSet<(Instant, CallId)>,
     outputs: VecDeque<Output>,
     next_bridge: u64,
@@ -187,6 +191,7 @@ impl Engine {
         rng.fill_bytes(&mut sip_seed);
         rng.fill_bytes(&mut nonce_key);
         let (min, max) = settings.rtp_ports;
+        let desk = Desk::new(nonce_key, sip.inbound_sha256);
         let mut endpoint = sip::Endpoint::new(sip, sip_seed);
         endpoint.advertise_in(settings.told_networks(&Directory::default()));
         Self {
@@ -200,7 +205,8 @@ impl Engine {
             ports: Ports::new(min, max),
             gates: Gates::default(),
             watches: Watches::default(),
-            desk: Desk::new(nonce_key),
+            desk,
+            ladders: Ladders::default(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             next_bridge: 1,
@@ -283,6 +289,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
             Input::Datagram(from, bytes) => {
+                self.ladders.came(now, from, bytes);
                 self.endpoint.handle_datagram(now.mono, from, bytes);
                 self.note_strangers(now);
             }
@@ -317,7 +324,9 @@ impl Engine {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
-        self.endpoint.poll_transmit().map(Output::Transmit)
+        let transmit = self.endpoint.poll_transmit()?;
+        self.ladders.goes(&transmit);
+        Some(Output::Transmit(transmit))
     }
 
     /// The name that the certificate of a peer must show on TLS.
@@ -334,6 +343,7 @@ impl Engine {
 
     /// Hands the endpoint's events to their calls until there are none.
     fn pump(&mut self, now: Now) {
+        self.ladders.at(now);
         while let Some((id, event)) = self.endpoint.poll_errand() {
             if let Some((trunk, news)) = self.watches.heard(id, event) {
                 self.outputs.push_back(Output::Trunk(trunk, news));
@@ -384,6 +394,7 @@ impl Engine {
         }
         if was_live && !call.live() {
             self.live = self.live.saturating_sub(1);
+            self.ladders.over(now, id);
         }
         if call.finished() {
             self.ports.give_back(now.mono, call.port);
@@ -450,6 +461,7 @@ impl Engine {
                     Some(session) => {
                         self.sessions.insert(session, id);
                         self.second.insert(id, session);
+                        self.note_dialog(&call.order, session);
                     }
                     None => {
                         let mut ctx = Ctx { now, settings: &self.settings, gates: &mut self.gates, steps };
@@ -473,6 +485,18 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What is said in this session is said about that call.
+    fn note_dialog(&mut self, order: &CallOrder, session: SessionId) {
+        if let Some(session) = self.endpoint.session(session) {
+            self.ladders.own(order.id, &order.kaphila_id, session.call_id());
+        }
+    }
+
+    /// The SIP messages of a call that is up, or ended no long time ago.
+    pub fn ladder(&self, name: &CallName) -> Option<Ladder> {
+        self.ladders.of(name)
     }
 
     /// From here on a trunk's ways are told that address of ours which is meant for them.
@@ -514,6 +538,7 @@ impl Engine {
         if let Some(session) = invited {
             self.sessions.insert(session, id);
             self.current.insert(id, session);
+            self.note_dialog(&call.order, session);
         } else {
             // The endpoint is full or the trunk unusable: to the call that is one more failed attempt.
             self.current.remove(&id);

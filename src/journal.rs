@@ -12,6 +12,7 @@ mod live;
 mod record;
 mod recover;
 mod subscribers;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock;
 use crate::model::call::CallView;
 use crate::model::event::Stamped;
 use crate::store::Db;
@@ -30,6 +32,7 @@ pub use feed::{Feed, Notice, Told};
 pub use live::{Folded, Live};
 pub use record::Recorder;
 pub use recover::{RecoverReport, recover, recover_others};
+pub use tally::{Facts, Tally};
 
 /// Events in one transaction at most, so that a long queue still becomes visible step by step.
 const BATCH_MAX: usize = 512;
@@ -60,6 +63,7 @@ pub struct JournalHandle {
     lag: Arc<AtomicUsize>,
     error: watch::Receiver<Option<String>>,
     feed: Feed,
+    tally: Arc<Tally>,
 }
 
 impl JournalHandle {
@@ -89,6 +93,11 @@ impl JournalHandle {
     /// Where what happens is told to whoever listens, once it is committed.
     pub fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// What has been committed so far, counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Events recorded and not yet committed.
@@ -133,10 +142,11 @@ impl Journal {
             lag: lag.clone(),
             error: error_told,
             feed: Feed::default(),
+            tally: Arc::default(),
         };
-        let feed = committer.feed.clone();
+        let (feed, tally) = (committer.feed.clone(), Arc::clone(&committer.tally));
         let task = tokio::spawn(committer.run(entries));
-        (JournalHandle { live, entries: sender, lag, error, feed }, task)
+        (JournalHandle { live, entries: sender, lag, error, feed, tally }, task)
     }
 }
 
@@ -148,6 +158,7 @@ struct Committer {
     lag: Arc<AtomicUsize>,
     error: watch::Sender<Option<String>>,
     feed: Feed,
+    tally: Arc<Tally>,
 }
 
 impl Committer {
@@ -177,18 +188,23 @@ impl Committer {
             return;
         }
         let mut pause = RETRY_MIN;
+        let mut begun = clock::now().mono;
         let written = loop {
             match self.recorder.write(batch).await {
                 Ok(written) => break written,
                 Err(error) => {
                     tracing::error!(%error, events = batch.len(), "the journal cannot write; it tries again");
                     self.error.send_replace(Some(error.to_string()));
+                    self.tally.count_failure();
                     tokio::time::sleep(pause).await;
+                    begun = clock::now().mono;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
         };
         self.error.send_replace(None);
+        let took = clock::now().mono.duration_since(begun);
+        self.tally.count(took, batch.iter().map(|(stamped, view)| (stamped, view.as_deref())));
         self.lag.fetch_sub(batch.len(), Ordering::Relaxed);
         for call in &written.ended {
             self.live.forget(*call);

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::agent;
+use crate::agent::analyst;
 use crate::agent::driver::Minds;
 use crate::api::{self, App};
 use crate::campaigns;
@@ -148,7 +149,7 @@ impl Server {
             db: db.clone(),
             live: live.clone(),
             engine: engine.clone(),
-            wake,
+            wake: wake.clone(),
             recordings: config.paths.recordings.clone(),
         };
         let node = tokio::spawn(watch.run(node));
@@ -166,9 +167,10 @@ impl Server {
             fleet,
             resolver,
             converses: minds.is_some(),
+            turns: Arc::default(),
         };
-        let app = App::new(rooms, means);
-        let actors = start_actors(&app, minds, knocking);
+        let app = App::new(rooms, means).telling_of(webhooks.figures());
+        let actors = start_actors(&app, minds, knocking, wake);
         let serving = listener.serve(&api::router(app.clone()));
         Ok(Self { http, https, sip, engine, journal, webhooks, app, actors, archivist, serving, db, node })
     }
@@ -236,7 +238,11 @@ fn means(config: &Config) -> Result<relay::Means, StartError> {
 /// What agents understand and think with; `None` unless both are configured.
 fn minds(means: &relay::Means) -> Option<Minds> {
     let hearing = means.hearing.clone();
-    let whole = means.llm.clone().filter(|_| hearing.is_available()).map(|llm| Minds { hearing, llm });
+    let whole = means.llm.clone().filter(|_| hearing.is_available()).map(|llm| Minds {
+        hearing,
+        llm,
+        asks: means.client.clone(),
+    });
     if whole.is_none() {
         tracing::info!(
             "no recogniser (speech.stt) or no language model (llm.base_url): agents say their first words and listen for silence"
@@ -246,7 +252,12 @@ fn minds(means: &relay::Means) -> Option<Minds> {
 }
 
 /// What acts by itself: looks after trunks, has campaigns call, talks for agents.
-fn start_actors(app: &App, minds: Option<Minds>, knocking: mpsc::Receiver<Incoming>) -> Vec<JoinHandle<()>> {
+fn start_actors(
+    app: &App,
+    minds: Option<Minds>,
+    knocking: mpsc::Receiver<Incoming>,
+    wake: Arc<Notify>,
+) -> Vec<JoinHandle<()>> {
     let (rooms, calls) = (&app.rooms, &app.calls);
     let mut actors = vec![
         inbound::start(Arc::clone(calls), knocking),
@@ -255,6 +266,9 @@ fn start_actors(app: &App, minds: Option<Minds>, knocking: mpsc::Receiver<Incomi
         campaigns::farewell::start(rooms.clone()),
         relay::keeper::start(app.relay.clone()),
     ];
+    if let Some(llm) = app.relay.means.llm.clone().filter(|_| rooms.config.agent.analysis) {
+        actors.push(analyst::start(rooms.clone(), llm, api::FORMATS.to_vec(), wake));
+    }
     actors.extend(minds.map(|minds| agent::keeper::start(rooms.clone(), Arc::clone(calls), minds)));
     actors
 }

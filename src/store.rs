@@ -27,6 +27,7 @@ pub mod caps;
 pub mod contacts;
 pub mod deliveries;
 pub mod endpoints;
+mod group;
 pub mod history;
 pub mod idempotency;
 mod ids;
@@ -48,7 +49,7 @@ pub mod turns;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -120,6 +121,9 @@ pub enum StoreError {
     /// The database took a question and gave no answer; what was asked may have been done.
     #[error("the database does not answer")]
     Late,
+    /// The transaction that this was written in was not committed, as far as is known.
+    #[error("the transaction was not committed")]
+    NotCommitted,
     /// Another server serves from this database.
     #[error("another trunkline serves from {0}")]
     InUse(String),
@@ -135,6 +139,10 @@ pub struct Db {
     subscribers: Arc<endpoints::Subscribers>,
     /// This process's node; 0: none, it does not serve or is the only one.
     node: Arc<AtomicI64>,
+    /// Statements and transactions that failed.
+    errors: Arc<AtomicU64>,
+    /// The transaction that several share.
+    group: Arc<group::Group>,
 }
 
 /// One transaction. Dropped without [`Tx::commit`] it leaves no trace.
@@ -149,6 +157,10 @@ pub struct Tx {
     counters: Option<PgPool>,
     /// Calls that are locked already.
     locked: BTreeSet<CallId>,
+    /// Where failures are counted.
+    errors: Arc<AtomicU64>,
+    /// The lane that was looked at last, until something is put into it.
+    lane: Option<(CallId, String, outbox::Lane)>,
 }
 
 /// A transaction of either kind.
@@ -165,7 +177,14 @@ impl Db {
     /// date. `sslmode` and the other parameters of a PostgreSQL URL are those of libpq.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let pools = Pools::open(url).await?;
-        let db = Self { pools, touched: Arc::default(), subscribers: Arc::default(), node: Arc::default() };
+        let db = Self {
+            pools,
+            touched: Arc::default(),
+            subscribers: Arc::default(),
+            node: Arc::default(),
+            errors: Arc::default(),
+            group: Arc::default(),
+        };
         migrate::run(db.begin().await?).await?;
         Ok(db)
     }
@@ -178,8 +197,9 @@ impl Db {
             Pools::Sqlite { .. } => None,
             Pools::Postgres { counters, .. } => Some(counters.clone()),
         };
-        let inner = self.pools.begin().await?;
-        Ok(Tx { inner, held: None, node: self.node(), counters, locked: BTreeSet::new() })
+        let inner = self.pools.begin().await.inspect_err(|_| count_one(&self.errors))?;
+        let errors = Arc::clone(&self.errors);
+        Ok(Tx { inner, held: None, node: self.node(), counters, locked: BTreeSet::new(), errors, lane: None })
     }
 
     /// Whether other processes may serve from this database at the same time.
@@ -203,10 +223,19 @@ impl Db {
         tokio::time::timeout(PING_WITHIN, asked).await.map_err(|_| StoreError::Late)?.map(drop)
     }
 
+    /// Statements and transactions that failed since the start.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
     /// Closes all connections; used at the very end, so that SQLite's write-ahead log is folded into the file.
     pub async fn close(&self) {
         self.pools.close().await;
     }
+}
+
+fn count_one(errors: &AtomicU64) {
+    errors.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Tx {
@@ -215,10 +244,11 @@ impl Tx {
         if self.held.is_some() {
             return Err(StoreError::HoldWithoutCall);
         }
-        match self.inner {
-            Begun::Sqlite(inner) => Ok(inner.commit().await?),
+        let done = match self.inner {
+            Begun::Sqlite(inner) => inner.commit().await.map_err(StoreError::from),
             Begun::Postgres(inner) => in_time(inner.commit()).await,
-        }
+        };
+        done.inspect_err(|_| count_one(&self.errors))
     }
 
     /// Keeps everybody else's decisions about these keys out until the end of the transaction. Before calls are

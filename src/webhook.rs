@@ -9,6 +9,7 @@ pub mod ask;
 mod attempt;
 pub mod circuit;
 pub mod dns;
+pub mod figures;
 pub mod guard;
 pub mod purge;
 pub mod schedule;
@@ -24,6 +25,7 @@ use crate::model::event::Stamped;
 use crate::model::{Secret, Timestamp};
 
 pub use attempt::client;
+pub use figures::Figures;
 pub use worker::{Worker, WorkerError, WorkerHandle};
 
 /// One webhook body as a dialect writes it.

@@ -1,4 +1,4 @@
-//! What the benchmark asks of the kernel: batches of datagrams with arrival times, cores, memory, time spent.
+//! What the benchmarks ask of the kernel: datagrams with arrival times, cores, memory, time spent.
 
 #![expect(unsafe_code, reason = "the standard library has no words for these")]
 
@@ -9,7 +9,8 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
 const BATCH: usize = 64;
-const CONTROL: usize = 64;
+/// Bytes for what the kernel says besides.
+pub(crate) const CONTROL: usize = 64;
 
 fn set(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open during the call; the value is an int of the stated size.
@@ -97,7 +98,8 @@ impl Batch {
     }
 }
 
-fn arrival(header: &libc::msghdr) -> Option<u64> {
+/// When the datagram of a header that the kernel has filled arrived; `None`: it does not say.
+pub(crate) fn arrival(header: &libc::msghdr) -> Option<u64> {
     // SAFETY: the kernel has filled the control buffer the header points to; the macros stay within it.
     unsafe {
         let control = libc::CMSG_FIRSTHDR(header);
@@ -140,16 +142,16 @@ pub(crate) fn raise_file_limit() {
     }
 }
 
-/// Memory of this process that is really there.
-pub(crate) fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+/// Memory of a process, `self` or a number, that is really there.
+pub(crate) fn resident_bytes(process: &str) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
-/// Seconds each thread has spent on a core, by its name.
-pub(crate) fn thread_seconds() -> BTreeMap<String, f64> {
+/// Seconds each thread of a process, `self` or a number, has spent on a core, by its name.
+pub(crate) fn thread_seconds(process: &str) -> BTreeMap<String, f64> {
     let mut seconds = BTreeMap::new();
-    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
         let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
         let name = read("comm").trim().to_owned();
         // Nanoseconds on a core are the first number.

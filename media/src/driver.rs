@@ -132,6 +132,22 @@ impl Media {
     pub fn metrics(&self) -> Metrics {
         self.metrics.read()
     }
+
+    /// The same for whoever does not have the media.
+    pub fn punctuality(&self) -> Punctuality {
+        Punctuality(Arc::clone(&self.metrics))
+    }
+}
+
+/// Tells any thread how punctual the workers are, also after their end.
+#[derive(Clone, Debug, Default)]
+pub struct Punctuality(Arc<metrics::Counters>);
+
+impl Punctuality {
+    /// Since the start.
+    pub fn read(&self) -> Metrics {
+        self.0.read()
+    }
 }
 
 impl Drop for Media {

@@ -38,7 +38,7 @@ pub use amd::{AmdCause, AmdConfig, AmdStatus, Verdict};
 pub use bridge::Bridge;
 pub use clip::Clip;
 pub use codec::Codec;
-pub use driver::{EventReceiver, Full, Media, MediaConfig, Metrics};
+pub use driver::{EventReceiver, Full, Media, MediaConfig, Metrics, Punctuality};
 pub use dtmf::DigitSource;
 pub use jitter::JitterConfig;
 pub use recorder::Channels;

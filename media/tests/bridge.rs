@@ -7,7 +7,6 @@ mod room;
 use std::time::Duration;
 
 use media::sdp::Direction;
-use media::srtp::{Keys, MASTER, MasterKey, Suite};
 use media::*;
 use room::*;
 
@@ -313,58 +312,6 @@ fn garbage_is_dropped_and_counted() {
     assert_eq!(room.heard, []);
     let (_, stats) = stats(&mut room)[0];
     assert_eq!((stats.packets_in, stats.garbage), (0, 6));
-}
-
-#[test]
-fn a_leg_with_keys_hears_and_says_only_what_is_sealed() {
-    let (one, other) = (MasterKey([1; MASTER]), MasterKey([2; MASTER]));
-    let suite = Suite::Tag80;
-    let mut near = Room::new();
-    let mut far = Room::new();
-    for (room, ours, theirs) in [(&mut near, one, other), (&mut far, other, one)] {
-        room.open(A, LegSettings::default());
-        room.connect(sdp::Remote { srtp: Some(Keys { suite, ours, theirs }), ..remote(A) }, A);
-    }
-    let mut stranger = Far::new(A);
-    stranger.say(&mut far, 0xa0);
-    near.play(1, vec![8_000; 4_000], PlayTo::Bridge);
-    let mut reader = far.record(1, RecordWhat::Heard(A));
-    for _ in 0..30 {
-        for sent in near.tick() {
-            assert_eq!(sent.datagram.len(), 12 + 160 + 10);
-            far.bridge.handle_packet(far.now, A, address(A), &sent.datagram);
-            far.bridge.handle_packet(far.now, A, address(A), &sent.datagram);
-        }
-        far.tick();
-    }
-    let loud = recorded(&mut reader).iter().filter(|sample| **sample > 7_000).count();
-    assert!((3_900..=4_100).contains(&loud), "{loud} samples of 4000 were heard");
-    let (_, stats) = stats(&mut far)[0];
-    assert_eq!((stats.packets_in, stats.garbage), (30, 31), "what is plain or comes again is nothing");
-}
-
-#[test]
-fn new_keys_in_the_middle_are_taken_and_the_same_ones_change_nothing() {
-    let keyed = |octet| {
-        let (ours, theirs) = (MasterKey([octet; MASTER]), MasterKey([octet; MASTER]));
-        sdp::Remote { srtp: Some(Keys { suite: Suite::Tag80, ours, theirs }), ..remote(A) }
-    };
-    let mut rooms = [Room::new(), Room::new()];
-    rooms.iter_mut().for_each(|room| room.open(A, LegSettings::default()));
-    for octet in [1, 1, 2] {
-        for room in &mut rooms {
-            room.connect(keyed(octet), A);
-        }
-        let [near, far] = &mut rooms;
-        for _ in 0..5 {
-            for sent in near.tick() {
-                far.bridge.handle_packet(far.now, A, address(A), &sent.datagram);
-            }
-            far.tick();
-        }
-    }
-    let (_, stats) = stats(&mut rooms[1])[0];
-    assert_eq!((stats.packets_in, stats.garbage), (15, 0));
 }
 
 /// Keys from one bridge to another, over their packets.

@@ -48,7 +48,7 @@ impl Intake {
 
     /// Takes a message in.
     pub fn push(&mut self, from: Peer, bytes: Bytes) {
-        let (queue, max) = if is_known(&bytes) {
+        let (queue, max) = if is_known(&bytes) && !self.overtakes(from, &bytes) {
             (&mut self.known, self.known_max)
         } else if self.new.len() < self.new_max {
             (&mut self.new, self.new_max)
@@ -58,6 +58,14 @@ impl Intake {
         if queue.len() < max {
             queue.push_back((from, bytes));
         }
+    }
+
+    /// Whether it is a CANCEL whose INVITE may still wait: that one must be known before it can be given up
+    /// (RFC 3261 §9.2).
+    fn overtakes(&self, from: Peer, bytes: &[u8]) -> bool {
+        begins_with(bytes, b"CANCEL ")
+            && self.new.len() < self.new_max
+            && self.new.iter().any(|(peer, _)| *peer == from)
     }
 
     /// The next message of any kind, in the order of what matters most.
@@ -81,12 +89,12 @@ impl Intake {
 /// Whether a message belongs to something that is under way: a response, the end of something, or a request with a
 /// tag in its `To` (RFC 3261 §12.2.2). It is a guess for the order only; nothing else relies on it.
 pub fn is_known(bytes: &[u8]) -> bool {
-    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(0);
-    let bytes = &bytes[start..];
     let always: [&[u8]; 5] = [b"SIP/", b"ACK ", b"BYE ", b"CANCEL ", b"PRACK "];
-    if always.iter().any(|word| bytes.get(..word.len()).is_some_and(|b| b.eq_ignore_ascii_case(word))) {
+    if always.iter().any(|word| begins_with(bytes, word)) {
         return true;
     }
+    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(0);
+    let bytes = &bytes[start..];
     for line in bytes.split(|b| *b == b'\n').skip(1) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
@@ -99,6 +107,12 @@ pub fn is_known(bytes: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Whether a message begins with this, behind any empty lines.
+fn begins_with(bytes: &[u8], word: &[u8]) -> bool {
+    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(0);
+    bytes[start..].get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -127,6 +141,22 @@ mod tests {
         ] {
             assert_eq!(is_known(text.as_bytes()), known, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_caller_that_gives_up_does_not_overtake_its_own_call() {
+        let mut intake = Intake::new(9, 9);
+        let cancel = || Bytes::from_static(b"CANCEL sip:a@b SIP/2.0\r\n\r\n");
+        intake.push(peer(1), invite(""));
+        intake.push(peer(1), cancel());
+        intake.push(peer(2), cancel());
+        let order = std::iter::from_fn(|| match intake.take()? {
+            Turn::Take(from, bytes) => Some((from.addr.port(), bytes.starts_with(b"CANCEL"))),
+            Turn::Refuse(..) => None,
+        });
+        assert_eq!(order.collect::<Vec<_>>(), [(2, true), (1, false), (1, true)]);
+        intake.push(peer(1), cancel());
+        assert!(matches!(intake.take(), Some(Turn::Take(from, _)) if from == peer(1)));
     }
 
     #[test]

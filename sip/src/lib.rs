@@ -230,6 +230,8 @@ pub struct Config {
     pub timers: Timers,
     /// Whose INVITEs are taken.
     pub inbound: Inbound,
+    /// Whether callers who must log in are asked for SHA-256 beside MD5 ([`auth::Guard`]).
+    pub inbound_sha256: bool,
     /// Most sessions at a time; an INVITE beyond is answered 503 with `Retry-After`.
     pub max_sessions: usize,
     /// Most transactions at a time, of ours and of others; what would begin one beyond is refused.
@@ -255,6 +257,7 @@ impl Config {
             user_agent: "trunkline/0.1".to_owned(),
             timers: Timers::default(),
             inbound: Inbound::Nobody,
+            inbound_sha256: true,
             max_sessions: 5_000,
             max_transactions: 50_000,
             session_expires: Duration::from_secs(1_800),

@@ -176,7 +176,7 @@ async fn until<T>(
         tokio::select! {
             _ = a.turn() => {}
             _ = b.turn() => {}
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = tokio::time::sleep_until(give_up.into()) => {}
         }
     }
 }
@@ -455,7 +455,7 @@ async fn until_no_connection(node: &mut Node) {
         assert!(now() < give_up);
         tokio::select! {
             _ = node.turn() => {}
-            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            () = tokio::time::sleep_until(give_up.into()) => {}
         }
     }
 }

@@ -2,23 +2,52 @@
 //! goes back to the model. Whatever goes wrong is told to the model in words, so that it never believes that something
 //! was done which was not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{Used, tools};
 use crate::clock;
 use crate::control::Rooms;
 use crate::llm::ToolCall;
+use crate::model::CallerId;
 use crate::model::agent::AgentTool;
 use crate::model::call::CallOrder;
 use crate::webhook::ask::{AskError, Question};
 
+/// Functions of one call at once.
+const ASKING_MAX: usize = 16;
 /// Longest answer that the model is told, bytes.
 const ANSWER_MAX: usize = 8 * 1024;
 
+/// Begins to ask one, beside everything else.
+///
+/// # Errors
+/// What the model is told where it cannot be asked.
+pub(super) fn begin(
+    asking: &mut JoinSet<Used>,
+    rooms: &Rooms,
+    client: &reqwest::Client,
+    order: &Arc<CallOrder>,
+    tools: &[AgentTool],
+    call: ToolCall,
+) -> Result<(), Used> {
+    let tool = tools.iter().find(|tool| tool.name == call.name).cloned();
+    let (Some(tool), true) = (tool, asking.len() < ASKING_MAX) else {
+        let result = json!({ "error": "too many functions at once" }).to_string();
+        return Err(Used { call, result });
+    };
+    let (rooms, client) = (rooms.clone(), client.clone());
+    // The context as it is now.
+    let order = rooms.live.get(order.id).map_or_else(|| Arc::clone(order), |view| Arc::clone(&view.order));
+    asking.spawn(async move { ask(&rooms, &client, &order, &tool, call).await });
+    Ok(())
+}
+
 /// Asks one, once: a function that was asked may have done what it is for, also where no answer came.
-pub(super) async fn ask(
+async fn ask(
     rooms: &Rooms,
     client: &reqwest::Client,
     order: &CallOrder,
@@ -55,7 +84,7 @@ async fn post(
         "call_sid": order.id.call_sid(),
         "agent_id": order.purpose.agent.map(|row| format!("agent_{row}")),
         "direction": order.purpose.direction.as_str(),
-        "from": order.from.as_ref().map(|from| from.user()),
+        "from": order.from.as_ref().map(CallerId::user),
         "to": order.to.e164(),
         "context": Value::Object(order.purpose.context.clone()),
     });

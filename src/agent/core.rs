@@ -148,7 +148,7 @@ impl Agent {
             return acts;
         }
         if self.leaving.is_some() {
-            self.at_machine(now, sense, &mut acts);
+            self.at_machine(now, &sense, &mut acts);
             return acts;
         }
         match sense {

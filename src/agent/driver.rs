@@ -3,30 +3,39 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use media::{Clip, Tap};
+use media::Tap;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
-use super::mouth::{Mouth, Piece};
-use super::thought::{self, Thought};
-use super::{Act, Agent, ClauseId, Manner, Role, Sense, Tool};
+use super::asking;
+use super::meter::{Mark, Meter};
+use super::mouth::Mouth;
+use super::speaking::Sounding;
+use super::thought::{self, News, Thought};
+use super::{Act, Agent, Manner, Role, Said, Sense, Tool, Used};
 use crate::clock;
 use crate::control::apology::apologise;
 use crate::control::{Caller, Calls, Named, Refusal, Rooms};
 use crate::hearing::{Ears, Hearing, HearingEvent, Listening, Words};
-use crate::llm::Llm;
-use crate::model::PhoneNumber;
-use crate::model::call::{CallOrder, CallState, Command, Overheard};
-use crate::model::event::{CallEvent, PlayTo, Speaker, Stamped};
+use crate::journal::{Notice, Told};
+use crate::llm::{Llm, ToolCall};
+use crate::model::agent::Voicemail;
+use crate::model::call::{AmdStatus, CallOrder, CallState, Command, Overheard};
+use crate::model::event::{CallEvent, Speaker, Stamped};
+use crate::model::turn::{Span, TurnTimes};
+use crate::model::{PhoneNumber, Timestamp};
 
 /// How often the tap is emptied: a frame's length.
 const FRAME: Duration = Duration::from_millis(20);
 /// What the model says may wait to be taken in.
-const SENSES_MAX: usize = 64;
-/// How long a text takes to say where its sound is not whole yet, milliseconds a character.
-const MS_PER_CHAR: u32 = 65;
+const NEWS_MAX: usize = 64;
+/// What happens to the call may wait likewise.
+const FACTS_MAX: usize = 1000;
+/// Silence of the line by which the end of speech is noticed: it was over so long before.
+const NOTICED_AFTER: Duration = Duration::from_millis(200);
 
 /// What agents understand and think with.
 #[derive(Clone, Debug)]
@@ -35,6 +44,8 @@ pub struct Minds {
     pub hearing: Hearing,
     /// Text to text.
     pub llm: Llm,
+    /// Asks the functions of customers.
+    pub asks: reqwest::Client,
 }
 
 /// A call that an agent is to talk on.
@@ -57,90 +68,100 @@ pub struct Assignment {
     pub language: String,
 }
 
-/// A clause whose sound is on its way.
-#[derive(Debug)]
-struct Sounding {
-    id: ClauseId,
-    chars: u32,
-    /// Pieces given to the line and not over.
-    out: u32,
-    /// All pieces are given.
-    whole: bool,
-    length_ms: u32,
-    played_ms: u32,
-    began: bool,
-    completed: bool,
+/// What is spoken, by whom, since when.
+#[derive(Debug, Default)]
+pub(super) struct Spoken {
+    /// The caller's utterance that goes on.
+    caller: Option<Span>,
+    /// The agent's turn.
+    pub(super) agent: Option<Span>,
 }
 
-struct Work {
-    rooms: Rooms,
+pub(super) struct Work {
+    pub(super) rooms: Rooms,
     calls: Arc<Calls>,
     minds: Minds,
     caller: Caller,
-    order: Arc<CallOrder>,
-    agent: Agent,
-    mouth: Mouth,
-    sounding: VecDeque<Sounding>,
+    pub(super) order: Arc<CallOrder>,
+    pub(super) agent: Agent,
+    pub(super) mouth: Mouth,
+    pub(super) sounding: VecDeque<Sounding>,
     thought: Option<Thought>,
-    senses: mpsc::Sender<Sense>,
-    turns: u32,
-    pieces: u64,
+    news: mpsc::Sender<News>,
+    asking: JoinSet<Used>,
     /// The agent has asked for a transfer.
     transferring: bool,
-    /// When the caller fell silent, until the answer is heard.
-    silent_at: Option<Instant>,
+    turns: u32,
+    pub(super) pieces: u64,
+    pub(super) spoken: Spoken,
+    pub(super) meter: Meter,
+}
+
+/// What comes in from outside of the call.
+struct Sources {
+    overheard: mpsc::Receiver<Overheard>,
+    news: mpsc::Receiver<News>,
+    /// What happens to the call, where the agent cares who answers.
+    facts: Option<mpsc::Receiver<Arc<Told>>>,
+    tap: Tap,
+    frames: Interval,
+    ears: Ears,
+    words: Words,
 }
 
 /// Talks until the call is over or put through.
 pub async fn run(assignment: Assignment) {
-    let Assignment { rooms, calls, minds, caller, order, mut overheard, manner, language } = assignment;
+    let Assignment { rooms, calls, minds, caller, order, overheard, manner, language } = assignment;
     let listening = Listening { language, hints: Vec::new() };
-    let (mut ears, mut words) = match minds.hearing.listen(listening) {
+    let (ears, words) = match minds.hearing.listen(listening) {
         Ok(both) => both,
         Err(error) => {
             tracing::error!(call = %order.id, %error, "the agent cannot listen");
             return apologise(&rooms, order.id, &order.voice_name).await;
         }
     };
-    let (senses, mut sensed) = mpsc::channel(SENSES_MAX);
-    let mouth = Mouth::new(rooms.speech.clone(), order.voice_name.clone());
-    let agent = Agent::new(manner);
-    let sounding = VecDeque::new();
+    let (sender, news) = mpsc::channel(NEWS_MAX);
+    let cares = manner.voicemail != Voicemail::Continue;
+    let facts = cares.then(|| rooms.journal.feed().listen(None, Some(order.id), FACTS_MAX));
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut sources = Sources { overheard, news, facts, tap: Tap::new(), frames, ears, words };
     let mut work = Work {
+        mouth: Mouth::new(rooms.speech.clone(), order.voice_name.clone()),
+        agent: Agent::new(manner),
         rooms,
         calls,
         minds,
         caller,
         order,
-        agent,
-        mouth,
-        sounding,
+        sounding: VecDeque::new(),
         thought: None,
-        senses,
+        news: sender,
+        asking: JoinSet::new(),
+        transferring: false,
         turns: 0,
         pieces: 0,
-        transferring: false,
-        silent_at: None,
+        spoken: Spoken::default(),
+        meter: Meter::new(clock::now()),
     };
-    let tap = Tap::new();
-    let mut frames = interval(FRAME);
-    frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
     if work.is_answered() {
-        work.begin(&tap).await;
+        work.begin(&sources.tap).await;
     }
-    while work.step(&mut overheard, &mut sensed, (&tap, &mut frames), (&mut ears, &mut words)).await {}
+    while work.step(&mut sources).await {}
+    work.finish().await;
 }
 
 impl Work {
     /// Waits for one thing and does what follows from it; `false` when there is nothing left to do.
-    async fn step(
-        &mut self,
-        overheard: &mut mpsc::Receiver<Overheard>,
-        sensed: &mut mpsc::Receiver<Sense>,
-        (tap, frames): (&Tap, &mut Interval),
-        (ears, words): (&mut Ears, &mut Words),
-    ) -> bool {
+    async fn step(&mut self, sources: &mut Sources) -> bool {
         let due = self.agent.deadline().unwrap_or_else(|| clock::now().mono + Duration::from_secs(3600));
+        let Sources { overheard, news, facts, tap, frames, ears, words } = sources;
+        let fact = async {
+            match facts {
+                Some(facts) => facts.recv().await,
+                None => None,
+            }
+        };
         tokio::select! {
             what = overheard.recv() => match what {
                 Some(Overheard::Answered) => self.begin(tap).await,
@@ -152,9 +173,18 @@ impl Work {
                 }
                 Some(what) => return self.overheard(what).await,
             },
-            Some(sense) = sensed.recv() => return self.sense(sense).await,
+            Some(news) = news.recv() => match news {
+                News::Sense(sense) => return self.sense(sense).await,
+                News::Mark(generation, mark, at) => self.meter.mark(generation, mark, at),
+            },
             Some(piece) = self.mouth.next() => return self.piece(piece).await,
             Some(event) = words.next() => return self.understood(event).await,
+            Some(Ok(used)) = self.asking.join_next() => return self.sense(Sense::Gave(used)).await,
+            Some(told) = fact => {
+                if is_machine(&told) {
+                    return self.sense(Sense::Machine).await;
+                }
+            }
             _ = frames.tick() => {
                 while let Some(frame) = tap.pop() {
                     ears.hear(&frame);
@@ -177,9 +207,7 @@ impl Work {
     async fn overheard(&mut self, what: Overheard) -> bool {
         match what {
             Overheard::Talk { on } => {
-                if !on {
-                    self.silent_at = Some(clock::now().mono);
-                }
+                self.noticed(on);
                 self.sense(Sense::Talk(on)).await
             }
             Overheard::Digit(digit) => self.sense(Sense::Digit(digit)).await,
@@ -192,6 +220,22 @@ impl Work {
                 self.sense(Sense::TransferFailed).await
             }
             Overheard::Answered | Overheard::Transferred | Overheard::TransferFailed => true,
+        }
+    }
+
+    /// The caller began or ceased to speak: the moments of it.
+    fn noticed(&mut self, on: bool) {
+        let now = clock::now();
+        if on {
+            self.meter.speech_end(None);
+            let span = Span { from: now.wall, until: now.wall };
+            self.spoken.caller.get_or_insert(span);
+        } else {
+            let end = now.mono.checked_sub(NOTICED_AFTER).unwrap_or(now.mono);
+            self.meter.speech_end(Some(end));
+            if let Some(span) = &mut self.spoken.caller {
+                span.until = self.meter.wall(end);
+            }
         }
     }
 
@@ -208,21 +252,29 @@ impl Work {
     }
 
     /// Tells the agent and does what it says; `false` when it has hung up.
-    async fn sense(&mut self, sense: Sense) -> bool {
+    pub(super) async fn sense(&mut self, sense: Sense) -> bool {
         let mut acts: VecDeque<Act> = self.agent.sense(clock::now().mono, sense).into();
         while let Some(act) = acts.pop_front() {
             match act {
-                Act::Think(generation) => {
-                    let ask = thought::question(&self.agent, &self.about());
-                    let llm = self.minds.llm.clone();
-                    self.thought = Some(thought::think(llm, ask, generation, self.senses.clone()));
+                Act::Think(generation) => self.think(generation),
+                Act::StopThinking => {
+                    self.thought = None;
+                    self.interrupted();
                 }
-                Act::StopThinking => self.thought = None,
-                Act::Speak(id, text) => self.speak(id, text),
+                Act::Speak(id, text) => {
+                    // What is said without the model is a clause from here on.
+                    self.meter.mark(id.generation, Mark::Clause, clock::now().mono);
+                    self.speak(id, text);
+                }
                 Act::Hold(on) => self.command(Command::PausePlayback { on }).await,
-                Act::Cut => acts.extend(self.cut().await),
+                Act::Cut => {
+                    self.interrupted();
+                    acts.extend(self.cut().await);
+                }
                 Act::Use(tool) => self.use_tool(tool).await,
-                Act::Turn(said) => self.record(said.role, said.text),
+                Act::Ask(call) => self.ask(call),
+                Act::Saying(said) => self.saying(said),
+                Act::Turn(said) => self.record(said),
                 Act::HangUp => {
                     self.command(Command::HangUp { drain: false }).await;
                     return false;
@@ -232,121 +284,16 @@ impl Work {
         true
     }
 
-    /// What the customer gave along with the call, for the model.
-    fn about(&self) -> String {
-        let context = self.rooms.live.get(self.order.id).map(|view| view.order.purpose.context.clone());
-        match context.filter(|context| !context.is_empty()) {
-            Some(context) => {
-                format!("\n\nWhat is known of this call: {}", serde_json::Value::Object(context))
-            }
-            None => String::new(),
-        }
+    fn think(&mut self, generation: u32) {
+        self.meter.mark(generation, Mark::Asked, clock::now().mono);
+        let ask = thought::question(&self.agent, &thought::about(&self.rooms, &self.order));
+        let llm = self.minds.llm.clone();
+        self.thought = Some(thought::think(llm, ask, generation, self.news.clone()));
     }
 
-    fn speak(&mut self, id: ClauseId, text: String) {
-        let chars = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-        if self.mouth.say(id, text) {
-            let (out, length_ms, played_ms) = (0, 0, 0);
-            let (whole, began, completed) = (false, false, true);
-            self.sounding.push_back(Sounding {
-                id,
-                chars,
-                out,
-                whole,
-                length_ms,
-                played_ms,
-                began,
-                completed,
-            });
-        }
-    }
-
-    /// Stops the line and the mouth. What was never given to the line ends here; the line tells of the rest.
-    async fn cut(&mut self) -> Vec<Act> {
-        self.mouth = Mouth::new(self.rooms.speech.clone(), self.order.voice_name.clone());
-        self.command(Command::StopPlayback).await;
-        let mut acts = Vec::new();
-        let (waiting, out) =
-            std::mem::take(&mut self.sounding).into_iter().partition(|clause| clause.out == 0);
-        self.sounding = out;
-        for clause in &mut self.sounding {
-            clause.whole = true;
-        }
-        let waiting: VecDeque<Sounding> = waiting;
-        for clause in waiting {
-            let over = Sense::Played(clause.id, clause.played_ms, false);
-            acts.extend(self.agent.sense(clock::now().mono, over));
-        }
-        acts
-    }
-
-    async fn piece(&mut self, piece: Piece) -> bool {
-        match piece {
-            Piece::Sound(id, clip) => self.play(id, clip).await,
-            Piece::End(id) => {
-                let Some(clause) = self.sounding.iter_mut().find(|clause| clause.id == id) else {
-                    return true;
-                };
-                clause.whole = true;
-                return self.settle(id).await;
-            }
-        }
-        true
-    }
-
-    async fn play(&mut self, id: ClauseId, clip: Arc<Clip>) {
-        let Some(clause) = self.sounding.iter_mut().find(|clause| clause.id == id) else { return };
-        clause.length_ms += clip.duration_ms();
-        clause.out += 1;
-        self.pieces += 1;
-        let playback = format!("agent-{}-{}-{}", id.generation, id.index, self.pieces);
-        let play = Command::Play { playback, clip, text: None, file: None, to: PlayTo::Bridge };
-        if let Err(error) = self.rooms.engine.command(self.order.id, play).await {
-            tracing::debug!(call = %self.order.id, %error, "a clause could not be played");
-            if let Some(clause) = self.sounding.iter_mut().find(|clause| clause.id == id) {
-                clause.out -= 1;
-                clause.completed = false;
-            }
-        }
-    }
-
-    async fn began(&mut self, playback: &str) -> bool {
-        let Some(clause) = clause_of(playback).and_then(|id| self.sounding.iter_mut().find(|c| c.id == id))
-        else {
-            return true;
-        };
-        if std::mem::replace(&mut clause.began, true) {
-            return true;
-        }
-        let guessed = clause.chars.saturating_mul(MS_PER_CHAR);
-        let length = if clause.whole { clause.length_ms } else { clause.length_ms.max(guessed) };
-        let id = clause.id;
-        if let Some(at) = self.silent_at.take() {
-            let ms = clock::now().mono.saturating_duration_since(at).as_millis();
-            tracing::info!(call = %self.order.id, ms, "from the caller's last sound to the answer's first");
-        }
-        self.sense(Sense::Began(id, length)).await
-    }
-
-    async fn played(&mut self, playback: &str, completed: bool, played_ms: u32) -> bool {
-        let Some(id) = clause_of(playback) else { return true };
-        let Some(clause) = self.sounding.iter_mut().find(|clause| clause.id == id) else { return true };
-        clause.out = clause.out.saturating_sub(1);
-        clause.played_ms += played_ms;
-        clause.completed &= completed;
-        self.settle(id).await
-    }
-
-    /// Tells the agent of a clause that is over.
-    async fn settle(&mut self, id: ClauseId) -> bool {
-        let Some(at) = self.sounding.iter().position(|clause| clause.id == id) else { return true };
-        let clause = &self.sounding[at];
-        if !clause.whole || clause.out > 0 {
-            return true;
-        }
-        let (ms, completed) = (clause.played_ms, clause.completed && clause.length_ms > 0);
-        self.sounding.remove(at);
-        self.sense(Sense::Played(id, ms, completed)).await
+    /// The answer that is being measured was spoken into, or given up before it was heard.
+    fn interrupted(&mut self) {
+        self.meter.interrupted(clock::now().mono);
     }
 
     async fn use_tool(&mut self, tool: Tool) {
@@ -366,45 +313,88 @@ impl Work {
                 self.transferring = begun.is_ok();
                 if let Err(error) = begun {
                     tracing::warn!(call = %self.order.id, %error, "the agent's transfer could not begin");
-                    // What waits there is too much to take in one thing more.
-                    let _ = self.senses.try_send(Sense::TransferFailed);
+                    // Where so much waits, one thing more cannot be taken in.
+                    let _ = self.news.try_send(News::Sense(Sense::TransferFailed));
                 }
             }
         }
     }
 
-    fn record(&mut self, role: Role, text: String) {
-        self.turns += 1;
-        let by = match role {
-            Role::Caller => Speaker::Caller,
-            Role::Agent => Speaker::Agent,
-        };
-        let event = CallEvent::Said { by, text, turn: self.turns };
-        self.rooms.journal.record(Stamped { call: self.order.id, at: clock::now().wall, event });
+    /// Calls a customer's function, beside everything else.
+    fn ask(&mut self, call: ToolCall) {
+        let tools = &self.agent.manner().tools;
+        let asked = asking::begin(&mut self.asking, &self.rooms, &self.minds.asks, &self.order, tools, call);
+        if let Err(refused) = asked {
+            // As above.
+            let _ = self.news.try_send(News::Sense(Sense::Gave(refused)));
+        }
     }
 
-    async fn command(&self, command: Command) {
+    fn saying(&mut self, said: Said) {
+        tell_saying(&self.rooms, &self.order, said, self.turns + 1);
+    }
+
+    fn record(&mut self, said: Said) {
+        self.turns += 1;
+        let now = clock::now();
+        let (span, times) = match said.role {
+            Role::Caller => (self.spoken.caller.take(), self.meter.understood(now.mono, self.turns)),
+            Role::Agent => (self.spoken.agent.take(), self.meter.close()),
+        };
+        self.tell_times(times, now.wall);
+        let (by, text, turn) = (speaker(said.role), said.text, self.turns);
+        self.tell(CallEvent::Said { by, text, turn, span }, now.wall);
+    }
+
+    fn tell_times(&self, times: Option<TurnTimes>, at: Timestamp) {
+        let Some(times) = times else { return };
+        self.rooms.turns.note(&times);
+        self.tell(CallEvent::TurnTimed(Box::new(times)), at);
+    }
+
+    fn tell(&self, event: CallEvent, at: Timestamp) {
+        self.rooms.journal.record(Stamped { call: self.order.id, at, event });
+    }
+
+    pub(super) async fn command(&self, command: Command) {
         if let Err(error) = self.rooms.engine.command(self.order.id, command).await {
             tracing::debug!(call = %self.order.id, %error, "the call takes no more commands");
         }
     }
-}
 
-/// The clause of a playback's name, `agent-<generation>-<index>-<piece>`.
-fn clause_of(playback: &str) -> Option<ClauseId> {
-    let mut parts = playback.strip_prefix("agent-")?.split('-');
-    Some(ClauseId { generation: parts.next()?.parse().ok()?, index: parts.next()?.parse().ok()? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_playback_names_its_clause() {
-        assert_eq!(clause_of("agent-3-0-17"), Some(ClauseId { generation: 3, index: 0 }));
-        for other in ["tts-1.2-3", "agent-", "agent-x-1-1", ""] {
-            assert_eq!(clause_of(other), None, "{other}");
+    /// What was being said when the call ended is part of what was said.
+    async fn finish(mut self) {
+        self.thought = None;
+        for act in self.agent.finish(clock::now().mono) {
+            if let Act::Turn(said) = act {
+                self.record(said);
+            }
         }
+        let times = self.meter.close();
+        self.tell_times(times, clock::now().wall);
+        // What customers were asked to do is done to its end, also where nobody hears of it any more.
+        self.asking.detach_all();
+    }
+}
+
+/// Half a sentence, for whoever listens now; it is not kept.
+pub(super) fn tell_saying(rooms: &Rooms, order: &CallOrder, said: Said, turn: u32) {
+    let notice = Notice::Saying { by: speaker(said.role), text: said.text, turn };
+    let (tenant, call) = (order.tenant.clone(), order.id);
+    rooms.journal.feed().tell(Told { tenant, call, at: clock::now().wall, notice });
+}
+
+/// A role as events have it.
+pub(super) fn speaker(role: Role) -> Speaker {
+    match role {
+        Role::Caller => Speaker::Caller,
+        Role::Agent => Speaker::Agent,
+    }
+}
+
+fn is_machine(told: &Told) -> bool {
+    match &told.notice {
+        Notice::Fact(_, CallEvent::Screened(amd)) => amd.status == AmdStatus::Machine,
+        Notice::Fact(..) | Notice::Saying { .. } | Notice::Mishap { .. } => false,
     }
 }

@@ -87,7 +87,8 @@ async fn attend(rooms: Rooms, calls: Arc<Calls>, minds: Minds, view: Arc<CallVie
     driver::run(Assignment { rooms, calls, minds, caller, order, overheard, manner, language }).await;
 }
 
-fn manner(rooms: &Rooms, view: &CallView, agent: Option<&Agent>) -> Manner {
+/// How an agent behaves on this call.
+pub(crate) fn manner(rooms: &Rooms, view: &CallView, agent: Option<&Agent>) -> Manner {
     let settings = &rooms.config.agent;
     let brief = view.order.purpose.brief.as_ref();
     let own = agent.map(|agent| &agent.settings);

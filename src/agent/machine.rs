@@ -49,7 +49,7 @@ impl Agent {
     }
 
     /// What happens while a message is left.
-    pub(super) fn at_machine(&mut self, now: Instant, sense: Sense, acts: &mut Vec<Act>) {
+    pub(super) fn at_machine(&mut self, now: Instant, sense: &Sense, acts: &mut Vec<Act>) {
         match sense {
             Sense::Talk(true) => self.machine_talks(now, acts),
             Sense::Talk(false) => {
@@ -60,8 +60,8 @@ impl Agent {
                 }
             }
             Sense::Timeout => self.leave(now, acts),
-            Sense::Began(id, length_ms) => self.began(now, id, length_ms),
-            Sense::Played(id, ms, completed) => self.played(now, id, ms, completed, acts),
+            Sense::Began(id, length_ms) => self.began(now, *id, *length_ms),
+            Sense::Played(id, ms, completed) => self.played(now, *id, *ms, *completed, acts),
             Sense::Answered
             | Sense::Machine
             | Sense::Partial(_)

@@ -3,13 +3,16 @@
 
 use std::time::Instant;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::meter::Mark;
 use super::{Agent, Line, Role, Sense, tools};
 use crate::clock;
+use crate::control::Rooms;
 use crate::llm::{self, Ask, Llm, Message, Piece};
+use crate::model::call::CallOrder;
 use crate::speech::{Clauses, words};
 
 /// Tokens of an answer: nobody wants to listen longer.
@@ -86,6 +89,15 @@ async fn answer(
 
 fn spoken(generation: u32, clause: &str) -> Option<Sense> {
     words(clause).map(|clause| Sense::Clause(generation, clause.to_owned()))
+}
+
+/// What the customer gave along with a call, for the model.
+pub(super) fn about(rooms: &Rooms, order: &CallOrder) -> String {
+    let context = rooms.live.get(order.id).map(|view| view.order.purpose.context.clone());
+    match context.filter(|context| !context.is_empty()) {
+        Some(context) => format!("\n\nWhat is known of this call: {}", Value::Object(context)),
+        None => String::new(),
+    }
 }
 
 /// What the model is asked now; `about` is what is known of the call.

@@ -45,12 +45,12 @@ impl Agent {
         match wish {
             Ok(Wish::Own(tool @ Tool::SendDigits(_))) => {
                 acts.push(Act::Use(tool));
-                self.answer_call(call, json!({ "done": true }));
+                self.answer_call(call, &json!({ "done": true }));
             }
             Ok(Wish::Own(tool @ (Tool::HangUp | Tool::Transfer(_)))) => self.after = Some(tool),
             Ok(Wish::Gather(wanted)) => {
                 if !self.start_gathering(Gathering::new(call.clone(), wanted)) {
-                    self.answer_call(call, json!({ "error": "keys are being waited for already" }));
+                    self.answer_call(call, &json!({ "error": "keys are being waited for already" }));
                 }
             }
             Ok(Wish::Theirs(filler)) => {
@@ -60,11 +60,11 @@ impl Agent {
                 self.open.push(call.clone());
                 acts.push(Act::Ask(call));
             }
-            Err(error) => self.answer_call(call, json!({ "error": error })),
+            Err(error) => self.answer_call(call, &json!({ "error": error })),
         }
     }
 
-    fn answer_call(&mut self, call: ToolCall, result: Value) {
+    fn answer_call(&mut self, call: ToolCall, result: &Value) {
         self.remember(Line::Used(Used { call, result: result.to_string() }));
         self.news = true;
     }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod callbacks;
 pub mod deliveries;
 pub mod keys;
+pub mod ladder;
 pub mod numbers;
 pub mod sounds;
 pub mod tenants;
@@ -68,6 +69,7 @@ fn routes(app: &App) -> Routes {
         audit::routes(),
         callbacks::routes(),
         deliveries::routes(),
+        ladder::routes(),
         voices::routes(),
         turns::routes(),
     ];

@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod events;
+pub mod fetched;
 pub mod inbox;
 
 use axum::http::StatusCode;

@@ -1,13 +1,17 @@
 //! The surface from a client's side, without a socket: every status, envelope and header that needs no far end.
 
+mod campaigns;
 mod history;
 mod idempotency;
 mod kaphila;
+mod limits;
+mod metrics;
 mod openapi;
 mod transfer;
 mod world;
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
@@ -67,7 +71,7 @@ async fn every_response_has_an_id_of_its_own() {
 async fn a_panic_is_an_internal_error() {
     let routes: axum::Router = axum::Router::new().route("/panics", axum::routing::get(panics));
     let request = Request::get("/panics").body(Body::empty()).unwrap();
-    let answer = super::wrapped(routes).oneshot(request).await.unwrap();
+    let answer = super::wrapped(routes, &Arc::default()).oneshot(request).await.unwrap();
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert!(answer.headers().contains_key("x-request-id"));
     let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::course::{Course, Pace};
 use super::{Days, Hours};
 use crate::clock;
-use crate::control::agents::{Errand, bound_by_plan, call_by_agent};
+use crate::control::agents::{Errand, bound_by_plan, call_by_agent, idle};
 use crate::control::{Caller, Calls, Failure, Refusal, Rooms};
 use crate::model::account::ApiKey;
 use crate::model::agent::Agent;
@@ -73,60 +73,77 @@ pub fn start(rooms: Rooms, calls: Arc<Calls>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut at_work = BTreeMap::new();
-        let mut rounds = JoinSet::new();
+        let mut watch = Watch::default();
         loop {
             ticks.tick().await;
-            if let Err(error) = look(&rooms, &calls, &mut at_work, &mut rounds).await {
+            if let Err(error) = watch.look(&rooms, &calls).await {
                 tracing::warn!(%error, "the campaigns cannot be read");
             }
         }
     })
 }
 
-async fn look(
-    rooms: &Rooms,
-    calls: &Arc<Calls>,
-    at_work: &mut BTreeMap<String, AtWork>,
-    rounds: &mut JoinSet<Round>,
-) -> Result<(), StoreError> {
-    while let Some(round) = rounds.try_join_next() {
-        match round {
-            Ok(round) => take(at_work, round),
-            Err(error) => {
-                tracing::error!(%error, "a round of a campaign was cut off");
-                at_work.values_mut().for_each(|known| known.busy = false);
-            }
+/// What the task remembers from one look to the next.
+#[derive(Default)]
+pub(crate) struct Watch {
+    at_work: BTreeMap<String, AtWork>,
+    rounds: JoinSet<Round>,
+}
+
+impl Watch {
+    /// Has each campaign that may call now begin a round, unless one of its own is under way.
+    pub(crate) async fn look(&mut self, rooms: &Rooms, calls: &Arc<Calls>) -> Result<(), StoreError> {
+        while let Some(round) = self.rounds.try_join_next() {
+            self.finish(round);
         }
-    }
-    let now = clock::now().wall;
-    at_work.values_mut().for_each(|known| known.notice(now));
-    hang_up_cancelled(rooms).await?;
-    let campaigns = rooms.db.campaigns_at_work(now).await?;
-    let ids: Vec<&str> = campaigns.iter().map(|campaign| campaign.id.as_str()).collect();
-    at_work.retain(|id, known| known.busy || !known.calls.is_empty() || ids.contains(&id.as_str()));
-    let up = rooms.db.dialing(&ids).await?;
-    for campaign in &campaigns {
-        let known = at_work.entry(campaign.id.clone()).or_default();
-        let up = up.get(&campaign.id).copied().unwrap_or(0);
-        if up == 0 && !known.busy && now >= known.over_at {
-            known.over_at = now.plus_ms(OVER_EVERY_MS);
-            if rooms.db.complete_campaign(&campaign.id, now).await? {
-                tracing::info!(campaign = campaign.id, "a campaign has called everybody");
+        let now = clock::now().wall;
+        let at_work = &mut self.at_work;
+        at_work.values_mut().for_each(|known| known.notice(now));
+        hang_up_cancelled(rooms).await?;
+        let campaigns = rooms.db.campaigns_at_work(now).await?;
+        let ids: Vec<&str> = campaigns.iter().map(|campaign| campaign.id.as_str()).collect();
+        at_work.retain(|id, known| known.busy || !known.calls.is_empty() || ids.contains(&id.as_str()));
+        let up = rooms.db.dialing(&ids).await?;
+        for campaign in &campaigns {
+            let known = at_work.entry(campaign.id.clone()).or_default();
+            let up = up.get(&campaign.id).copied().unwrap_or(0);
+            if up == 0 && !known.busy && now >= known.over_at {
+                known.over_at = now.plus_ms(OVER_EVERY_MS);
+                if rooms.db.complete_campaign(&campaign.id, now).await? {
+                    tracing::info!(campaign = campaign.id, "a campaign has called everybody");
+                    continue;
+                }
+            }
+            let about = &campaign.about;
+            let pace = Pace { concurrent: about.max_concurrent, per_second: about.calls_per_second };
+            let room = known.course.room(now, pace, up);
+            if known.busy || room == 0 {
                 continue;
             }
+            known.busy = true;
+            let (rooms, calls, campaign) = (rooms.clone(), Arc::clone(calls), campaign.clone());
+            self.rounds.spawn(async move { round(&rooms, &calls, &campaign, room).await });
         }
-        let about = &campaign.about;
-        let pace = Pace { concurrent: about.max_concurrent, per_second: about.calls_per_second };
-        let room = known.course.room(now, pace, up);
-        if known.busy || room == 0 {
-            continue;
-        }
-        known.busy = true;
-        let (rooms, calls, campaign) = (rooms.clone(), Arc::clone(calls), campaign.clone());
-        rounds.spawn(async move { round(&rooms, &calls, &campaign, room).await });
+        Ok(())
     }
-    Ok(())
+
+    fn finish(&mut self, round: Result<Round, JoinError>) {
+        match round {
+            Ok(round) => take(&mut self.at_work, round),
+            Err(error) => {
+                tracing::error!(%error, "a round of a campaign was cut off");
+                self.at_work.values_mut().for_each(|known| known.busy = false);
+            }
+        }
+    }
+
+    /// Waits until every round is over.
+    #[cfg(test)]
+    pub(crate) async fn settle(&mut self) {
+        while let Some(round) = self.rounds.join_next().await {
+            self.finish(round);
+        }
+    }
 }
 
 /// Takes in what came of a round.
@@ -260,7 +277,7 @@ async fn crew(rooms: &Rooms, campaign: &Campaign, now: Timestamp) -> Result<Opti
     };
     let key = rooms.db.key(campaign.key).await?.filter(live);
     let agent = rooms.db.agent(&campaign.tenant, AgentName::Row(campaign.about.agent)).await?;
-    let agent = agent.filter(|agent| agent.settings.active);
+    let agent = agent.filter(|agent| idle(agent).is_none());
     let number = rooms.db.number_of_id(&campaign.tenant, &campaign.about.number).await?;
     if let (Some(mut key), Some(agent), Some(number)) = (key, agent, number) {
         bound_by_plan(&mut key, &rooms.config.plans);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::tz::TimeZone;
 
 use super::driver::{hours_of, too_often};
+use crate::control::agents::idle;
 use crate::control::{Rooms, policy};
 use crate::model::Timestamp;
 use crate::model::account::ApiKey;
@@ -125,8 +126,8 @@ async fn problems(
         }
     }
     let agent = rooms.db.agent(&campaign.tenant, AgentName::Row(campaign.about.agent)).await?;
-    if !agent.is_some_and(|agent| agent.settings.active) {
-        problems.insert("the agent is not active");
+    if agent.is_none_or(|agent| idle(&agent).is_some()) {
+        problems.insert("the agent is not active, or places no calls");
     }
     if rooms.db.number_of_id(&campaign.tenant, &campaign.about.number).await?.is_none() {
         problems.insert("the phone number is gone");

@@ -194,7 +194,7 @@ fn describe(number: &Number) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::agent::{AgentKind, AgentSettings};
+    use crate::model::agent::{AgentKind, AgentSettings, Voicemail};
     use crate::store::accounts::NewKey;
     use clap::Parser;
     use serde_json::Map;
@@ -264,6 +264,8 @@ mod tests {
             context: Map::new(),
             relay_url: None,
             relay_keeps: false,
+            voicemail: Voicemail::default(),
+            tools: Vec::new(),
         };
         db.create_agent("default", agent, None, AT).await.unwrap();
         ask(&["add", "+14155550104", "--agent", "agent_1"]).await.unwrap();

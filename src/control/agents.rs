@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{PlaceCall, Record, Script};
 use crate::config;
 use crate::model::account::{ApiKey, RecordingMode};
-use crate::model::agent::{Agent, Voicemail};
+use crate::model::agent::{Agent, AgentKind, Voicemail};
 use crate::model::call::{Surface, Then};
 use crate::model::purpose::{Direction, Mode, Purpose};
 use crate::model::{CallerId, PhoneNumber};
@@ -30,6 +30,24 @@ pub struct Errand {
     pub contact: Option<String>,
     /// What the customer wants remembered of the call; stands over what the agent has.
     pub context: Map<String, Value>,
+}
+
+/// Why an agent calls nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// It only answers.
+    Inbound,
+    /// It is switched off.
+    Inactive,
+}
+
+/// What keeps an agent from calling, on whichever surface and for whichever campaign; `None`: nothing.
+pub fn idle(agent: &Agent) -> Option<Idle> {
+    if agent.settings.kind == AgentKind::Inbound {
+        Some(Idle::Inbound)
+    } else {
+        (!agent.settings.active).then_some(Idle::Inactive)
+    }
 }
 
 /// Why an agent cannot be deleted.

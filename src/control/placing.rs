@@ -22,6 +22,7 @@ use crate::model::event::{CallEvent, Stamped};
 use crate::model::purpose::{Mode, Purpose};
 use crate::model::trunk::{Policy, TrunkProfile};
 use crate::model::{CallId, CallerId, Now, PhoneNumber, Timestamp};
+use crate::store::Tx;
 
 /// An answer to a placing waits no longer than this; the engine itself gives up at 10 s (CONTRACT 1.1).
 const PLACE_WITHIN: Duration = Duration::from_millis(10_200);
@@ -289,13 +290,28 @@ impl Calls {
         caller: &Caller,
         asked: PlaceCall,
         from: Option<CallerId>,
-        (policy, routes): (Policy, Vec<Route>),
+        routes: (Policy, Vec<Route>),
         now: Now,
     ) -> Result<Admitted, Failure> {
-        let key = &caller.key;
         let id = CallId::random(random_u128()?);
-        let mut tx = self.rooms.db.begin().await?;
-        policy::caps(&mut tx, key, asked.surface, now.wall).await?;
+        let admitting = |mut tx| async move {
+            let admitted = self.admit_in(&mut tx, (id, caller, asked, from), routes, now).await;
+            (tx, admitted)
+        };
+        let (admitted, reserved) = self.rooms.db.write(admitting).await?;
+        reserved.keep();
+        Ok(admitted)
+    }
+
+    async fn admit_in(
+        &self,
+        tx: &mut Tx,
+        (id, caller, asked, from): (CallId, &Caller, PlaceCall, Option<CallerId>),
+        (policy, routes): (Policy, Vec<Route>),
+        now: Now,
+    ) -> Result<(Admitted, Reserved<'_>), Failure> {
+        let key = &caller.key;
+        policy::caps(tx, key, asked.surface, now.wall).await?;
         if routes.is_empty() {
             return Err(Refusal::NoTrunks.into());
         }
@@ -340,9 +356,7 @@ impl Calls {
         if let Some(why) = tx.claim_contact(&view, now.wall).await? {
             return Err(Failure::Untaken(why));
         }
-        tx.commit().await?;
-        reserved.keep();
-        Ok(Admitted { view, total_trunks, passed })
+        Ok((Admitted { view, total_trunks, passed }, reserved))
     }
 
     /// Which of the key's trunks are tried, in which order. The first has a place for the call until it ends, or

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sip::SessionId;
@@ -15,6 +15,7 @@ use crate::clock;
 use crate::model::call::{Accepted, CallOrder, Command, CommandError, Overheard};
 use crate::model::event::{CallEvent, Stamped};
 use crate::model::incoming::{Directory, Incoming, Reception};
+use crate::model::ladder::{CallName, Ladder};
 use crate::model::trunk::{TrunkNews, TrunkWatch};
 use crate::model::{CallId, Now};
 
@@ -65,6 +66,7 @@ enum Request {
     Originate(Arc<CallOrder>, oneshot::Sender<Result<(), CommandError>>),
     Command(CallId, Command, oneshot::Sender<Result<Accepted, CommandError>>),
     Receive(SessionId, Reception, oneshot::Sender<Result<(), CommandError>>),
+    Ladder(CallName, oneshot::Sender<Result<Ladder, CommandError>>),
     Attend(CallId, oneshot::Sender<Result<mpsc::Receiver<Overheard>, CommandError>>),
     Watch(Vec<TrunkWatch>),
     Direct(Arc<Directory>),
@@ -76,6 +78,40 @@ enum Request {
 pub struct EngineHandle {
     requests: mpsc::Sender<Request>,
     live: Arc<AtomicUsize>,
+    sound: Arc<Sound>,
+    workers: media::Punctuality,
+}
+
+/// What the calls that are over carried, in all their legs.
+#[derive(Debug, Default)]
+pub struct Sound {
+    /// RTP packets taken.
+    pub packets_in: AtomicU64,
+    /// RTP packets sent.
+    pub packets_out: AtomicU64,
+    /// Packets that never came.
+    pub lost: AtomicU64,
+    /// Packets that came too late to be played.
+    pub late: AtomicU64,
+    /// Frames of sound made up for missing ones.
+    pub concealed: AtomicU64,
+    /// RTP from somebody else than the far end.
+    pub strangers: AtomicU64,
+}
+
+impl Sound {
+    fn count(&self, leg: &media::LegStats) {
+        for (sum, new) in [
+            (&self.packets_in, leg.packets_in),
+            (&self.packets_out, leg.packets_out),
+            (&self.lost, leg.lost),
+            (&self.late, leg.late),
+            (&self.concealed, leg.concealed),
+            (&self.strangers, leg.strangers),
+        ] {
+            sum.fetch_add(new, Ordering::Relaxed);
+        }
+    }
 }
 
 impl EngineHandle {
@@ -117,6 +153,14 @@ impl EngineHandle {
         self.ask(|answer| Request::Attend(call, answer)).await
     }
 
+    /// The SIP messages of a call that is up here, or ended no long time ago.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownCall`], [`CommandError::Unavailable`].
+    pub async fn ladder(&self, name: CallName) -> Result<Ladder, CommandError> {
+        self.ask(|answer| Request::Ladder(name, answer)).await
+    }
+
     /// Keeps registrations at these trunks and asks for them now and then; at no others from here on. `false`: the
     /// engine is too busy to hear it, or gone.
     pub fn watch(&self, trunks: Vec<TrunkWatch>) -> bool {
@@ -135,6 +179,16 @@ impl EngineHandle {
     /// Calls that have not ended.
     pub fn live_calls(&self) -> usize {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// What the calls that are over carried.
+    pub fn sound(&self) -> &Sound {
+        &self.sound
+    }
+
+    /// How punctual the media workers are.
+    pub fn punctuality(&self) -> media::Metrics {
+        self.workers.read()
     }
 
     /// The engine's task runs.
@@ -157,12 +211,13 @@ impl EngineHandle {
                     Request::Command(id, asked, answer) => drop(answer.send(command(id, asked))),
                     Request::Receive(_, _, answer) => drop(answer.send(Err(CommandError::UnknownCall))),
                     Request::Attend(_, answer) => drop(answer.send(Err(CommandError::Unavailable))),
+                    Request::Ladder(_, answer) => drop(answer.send(Err(CommandError::UnknownCall))),
                     Request::Watch(_) | Request::Direct(_) => {}
                     Request::Drain(answer) => drop(answer.send(())),
                 }
             }
         });
-        Self { requests, live: Arc::default() }
+        Self { requests, live: Arc::default(), sound: Arc::default(), workers: media::Punctuality::default() }
     }
 
     async fn ask<T>(
@@ -178,17 +233,19 @@ impl EngineHandle {
 /// Starts the engine's task.
 pub fn start(engine: Engine, parts: Parts) -> (EngineHandle, JoinHandle<()>) {
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
-    let live = Arc::new(AtomicUsize::new(0));
+    let (live, sound) = (Arc::<AtomicUsize>::default(), Arc::<Sound>::default());
+    let workers = parts.media.punctuality();
     let driver = Driver {
         engine,
         parts,
         live: live.clone(),
+        sound: sound.clone(),
         draining: None,
         unclosed: Vec::new(),
         ears: BTreeMap::new(),
     };
     let task = tokio::spawn(driver.run(waiting));
-    (EngineHandle { requests, live }, task)
+    (EngineHandle { requests, live, sound, workers }, task)
 }
 
 /// The life of a call in three lines of the log; numbers, words and digits are nobody's business there.
@@ -244,6 +301,7 @@ struct Driver {
     engine: Engine,
     parts: Parts,
     live: Arc<AtomicUsize>,
+    sound: Arc<Sound>,
     draining: Option<Draining>,
     /// Bridges whose closing found its worker's queue full: asked again each round.
     unclosed: Vec<media::BridgeId>,
@@ -309,6 +367,9 @@ impl Driver {
     fn heard(&mut self) {
         for _ in 0..ROUND_MAX {
             let Some(event) = self.parts.heard.try_recv() else { return };
+            if let media::Heard::Closed { stats } = &event.heard {
+                stats.iter().for_each(|(_, leg)| self.sound.count(leg));
+            }
             self.engine.handle(clock::now(), Input::Heard(event));
             self.perform();
         }
@@ -339,6 +400,10 @@ impl Driver {
                 let _ = answer.send(received);
             }
             Request::Direct(directory) => self.engine.direct(directory),
+            Request::Ladder(name, answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.engine.ladder(&name).ok_or(CommandError::UnknownCall));
+            }
             Request::Attend(id, answer) => {
                 // Whoever asked may be gone: the next thing overheard finds that out.
                 let _ = answer.send(self.attend(now, id));

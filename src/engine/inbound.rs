@@ -56,9 +56,10 @@ pub(super) struct Desk {
 
 impl Desk {
     /// A desk that knows no trunk yet. Nonces are made with the key.
-    pub(super) fn new(nonce_key: [u8; 32]) -> Self {
+    pub(super) fn new(nonce_key: [u8; 32], sha256: bool) -> Self {
+        let guard = Guard::new(nonce_key, REALM);
         Self {
-            guard: Guard::new(nonce_key, REALM),
+            guard: if sha256 { guard } else { guard.md5_alone() },
             directory: Arc::default(),
             closed: false,
             waiting: BTreeMap::new(),
@@ -173,6 +174,7 @@ impl Engine {
             self.turn_away(now, session, &NO_ROOM);
             return Err(CommandError::Unavailable);
         };
+        let ordered = Arc::clone(&order);
         let mut call = match self.new_call(now, order) {
             Ok(call) => call,
             Err(error) => {
@@ -188,6 +190,7 @@ impl Engine {
         self.calls.insert(id, call);
         self.sessions.insert(session, id);
         self.current.insert(id, session);
+        self.note_dialog(&ordered, session);
         self.with_call(now, id, Call::start);
         Ok(())
     }
@@ -196,6 +199,7 @@ impl Engine {
     pub(super) fn at_the_door(&mut self, now: Now, session: SessionId, event: SessionEvent) {
         match event {
             SessionEvent::Invited(invite) => {
+                self.ladders.knocked(now, &invite.call_id);
                 if let Err(no) = self.knocked(now, session, *invite) {
                     self.turn_away(now, session, &no);
                 }

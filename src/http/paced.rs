@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct Requests(Arc<Counts>);
 struct Counts {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Another protocol is spoken: no head comes any more.
+    switched: AtomicBool,
 }
 
 /// A request under way, until it is dropped.
@@ -44,12 +46,18 @@ impl Requests {
         UnderWay(self.clone())
     }
 
+    /// The connection is another protocol's from here on, whose own times hold.
+    pub(super) fn switch(&self) {
+        self.0.switched.store(true, Ordering::Relaxed);
+    }
+
     fn begun(&self) -> u64 {
         self.0.begun.load(Ordering::Relaxed)
     }
 
     fn is_busy(&self) -> bool {
-        self.begun() != self.0.ended.load(Ordering::Relaxed)
+        let switched = self.0.switched.load(Ordering::Relaxed);
+        switched || self.begun() != self.0.ended.load(Ordering::Relaxed)
     }
 }
 

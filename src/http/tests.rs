@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use axum::extract::ws::WebSocketUpgrade;
 use axum::routing::get;
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 use crate::config::Http;
@@ -43,7 +46,15 @@ fn router() -> Router {
         tokio::time::sleep(Duration::from_millis(2500)).await;
         "late"
     };
-    Router::new().route("/", get(who)).route("/slow", get(slow)).route("/large", get(large))
+    let echo = |upgrade: WebSocketUpgrade| async {
+        upgrade.on_upgrade(|mut socket| async move {
+            while let Some(Ok(frame)) = socket.recv().await {
+                socket.send(frame).await.unwrap();
+            }
+        })
+    };
+    let router = Router::new().route("/", get(who)).route("/slow", get(slow)).route("/large", get(large));
+    router.route("/socket", get(echo))
 }
 
 async fn start(config: &Http) -> (Serving, Vec<SocketAddr>) {
@@ -120,6 +131,21 @@ async fn slow_heads_are_closed_and_hold_up_nobody() {
         assert!(closes(stream).await < Duration::from_secs(3));
     }
     serving.stop(LONG).await;
+}
+
+#[tokio::test]
+async fn a_websocket_has_no_heads_to_be_slow_with() {
+    let (_serving, addresses) = start(&config()).await;
+    let stream = connect(addresses[0]).await;
+    let request = format!("ws://{}/socket", addresses[0]);
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    for _ in 0..2 {
+        socket.send(Message::text("well?")).await.unwrap();
+        let said = timeout(LONG, socket.next()).await.unwrap();
+        assert_eq!(said.unwrap().unwrap(), Message::text("well?"));
+        // Longer than a head may take.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
 }
 
 #[tokio::test]

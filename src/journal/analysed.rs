@@ -18,14 +18,14 @@ pub async fn keep_analysis(
     analysis: &Analysis,
     at: Timestamp,
 ) -> Result<usize, StoreError> {
-    let endpoints = db.subscribers(&view.order.tenant).await?;
+    let subscribed = db.subscribed().await?;
     let mut tx = db.begin().await?;
     if !tx.keep_analysis(view.order.id, analysis, at).await? {
         return Ok(0);
     }
     let mut promised = 0;
     if let Some(format) = formats.iter().find(|format| format.has_endpoints()) {
-        for endpoint in endpoints.iter() {
+        for endpoint in subscribed.of(&view.order.tenant) {
             let sequence = tx.bodies(view.order.id, &endpoint.about.url).await? + 1;
             let body = format.analysis(at, view, analysis, sequence);
             let body = body.filter(|body| endpoint.about.events.iter().any(|wanted| wanted == body.event));

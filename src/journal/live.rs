@@ -1,15 +1,16 @@
 //! The live views: what is true of each call that is up, now. Written by the journal alone (and by
 //! [`Live::admit`] when a call is placed), read by everybody.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use tokio::sync::watch;
 
-use crate::model::CallId;
-use crate::model::call::{CallState, CallView};
+use crate::model::call::{CallOrder, CallState, CallView};
 use crate::model::event::{CallEvent, Stamped};
+use crate::model::{CallId, Timestamp};
 
 /// Handle on the live views. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +22,33 @@ pub struct Live {
 struct Shared {
     calls: DashMap<CallId, watch::Sender<Arc<CallView>>>,
     by_kaphila: DashMap<String, CallId>,
+    /// Calls that are up, by key and by tenant, in the order of their placing: who lists his own calls does not look at
+    /// those of all others. Nobody who holds an entry here waits for one of `calls`.
+    by_key: DashMap<i64, BTreeSet<(Timestamp, CallId)>>,
+    by_tenant: DashMap<String, BTreeSet<(Timestamp, CallId)>>,
     up: AtomicUsize,
+}
+
+impl Shared {
+    fn is_up(&self, order: &CallOrder) {
+        let at = (order.created_at, order.id);
+        self.by_key.entry(order.key).or_default().insert(at);
+        self.by_tenant.entry(order.tenant.clone()).or_default().insert(at);
+        self.up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_over(&self, order: &CallOrder) {
+        let at = (order.created_at, order.id);
+        if let Some(mut calls) = self.by_key.get_mut(&order.key) {
+            calls.remove(&at);
+        }
+        self.by_key.remove_if(&order.key, |_, calls| calls.is_empty());
+        if let Some(mut calls) = self.by_tenant.get_mut(&order.tenant) {
+            calls.remove(&at);
+        }
+        self.by_tenant.remove_if(&order.tenant, |_, calls| calls.is_empty());
+        self.up.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What came of folding an event.
@@ -43,9 +70,10 @@ impl Live {
         self.shared.by_kaphila.insert(view.order.kaphila_id.clone(), id);
         let entry = self.shared.calls.entry(id);
         if let dashmap::Entry::Vacant(vacant) = entry {
-            vacant.insert(watch::Sender::new(Arc::new(view)));
+            let order = Arc::clone(&view.order);
+            let _held = vacant.insert(watch::Sender::new(Arc::new(view)));
             if !ended {
-                self.shared.up.fetch_add(1, Ordering::Relaxed);
+                self.shared.is_up(&order);
             }
         }
     }
@@ -63,18 +91,19 @@ impl Live {
 
     /// The calls of a key that have not ended, oldest first.
     pub fn of_key(&self, key: i64) -> Vec<Arc<CallView>> {
-        let views = self.shared.calls.iter().map(|entry| entry.borrow().clone());
-        let mut mine: Vec<_> =
-            views.filter(|view| view.order.key == key && view.state != CallState::Ended).collect();
-        mine.sort_by_key(|view| (view.order.created_at, view.order.id));
-        mine
+        let calls = self.shared.by_key.get(&key).map(|calls| calls.clone());
+        self.still_up(calls)
     }
 
     /// The calls of a tenant that have not ended, oldest first.
     pub fn of_tenant(&self, tenant: &str) -> Vec<Arc<CallView>> {
-        let mut calls = self.all();
-        calls.retain(|view| view.order.tenant == tenant);
-        calls
+        let calls = self.shared.by_tenant.get(tenant).map(|calls| calls.clone());
+        self.still_up(calls)
+    }
+
+    fn still_up(&self, calls: Option<BTreeSet<(Timestamp, CallId)>>) -> Vec<Arc<CallView>> {
+        let views = calls.into_iter().flatten().filter_map(|(_, id)| self.get(id));
+        views.filter(|view| view.state != CallState::Ended).collect()
     }
 
     /// Every call that has not ended, oldest first.
@@ -108,7 +137,7 @@ impl Live {
         let mut view = (*before).clone();
         view.apply(stamped.at, &stamped.event);
         if before.state != CallState::Ended && view.state == CallState::Ended {
-            self.shared.up.fetch_sub(1, Ordering::Relaxed);
+            self.shared.is_over(&view.order);
         }
         let view = Arc::new(view);
         entry.send_replace(view.clone());

@@ -63,9 +63,21 @@ impl Recorder {
             Some(_) => self.db.subscribed().await?,
             None => Subscribed::default(),
         };
+        let written = |mut tx| async move {
+            let written = self.write_in(&mut tx, subscribed, batch).await;
+            (tx, written)
+        };
+        self.db.write(written).await
+    }
+
+    async fn write_in(
+        &self,
+        tx: &mut Tx,
+        subscribed: Subscribed,
+        batch: &[(Stamped, Option<Arc<CallView>>)],
+    ) -> Result<Written, StoreError> {
         let mut group = Group { subscribed, ..Group::default() };
-        let mut tx = self.db.begin().await?;
-        let taken = self.lock(&mut tx, batch).await?;
+        let taken = self.lock(tx, batch).await?;
         for (stamped, view) in batch {
             if taken.contains(&stamped.call) {
                 tracing::warn!(call = %stamped.call, event = stamped.event.name(), "another process has closed it");
@@ -76,7 +88,7 @@ impl Recorder {
             }
             let view = match view {
                 Some(view) => view.clone(),
-                None => match Self::saved(&mut tx, &group, stamped).await {
+                None => match Self::saved(tx, &group, stamped).await {
                     Ok(Some(view)) => view,
                     Ok(None) => {
                         tracing::error!(call = %stamped.call, event = stamped.event.name(), "not an event of a call");
@@ -90,7 +102,7 @@ impl Recorder {
                     Err(error) => return Err(error),
                 },
             };
-            self.write_one(&mut tx, &mut group, stamped, view).await?;
+            self.write_one(tx, &mut group, stamped, view).await?;
         }
         for call in &group.unsaved {
             if let Some(view) = group.views.get(call)
@@ -99,7 +111,6 @@ impl Recorder {
                 tracing::error!(call = %call, "event of a call that has no row");
             }
         }
-        tx.commit().await?;
         Ok(group.written)
     }
 
@@ -179,6 +190,10 @@ impl Recorder {
         let Some(format) = self.formats.iter().find(|format| format.name() == order.surface.as_str()) else {
             return Ok(0);
         };
+        // Of most events this surface is silent.
+        if format.render(stamped, view, 1).is_empty() {
+            return Ok(0);
+        }
         let sequence = tx.bodies(order.id, url).await? + 1;
         let bodies = format.render(stamped, view, sequence);
         let promised = bodies.len();

@@ -2,12 +2,13 @@
 //! that want it, in the form of the surface that has endpoints, in the transaction that writes the event. Whether a
 //! tenant has any is known from memory; for one that has none nothing is asked of the database.
 
-use crate::model::call::CallView;
+use crate::model::Timestamp;
+use crate::model::call::{CallOrder, CallView};
 use crate::model::event::{CallEvent, Stamped};
 use crate::store::endpoints::Endpoint;
 use crate::store::outbox::NewDelivery;
 use crate::store::{StoreError, Tx};
-use crate::webhook::Format;
+use crate::webhook::{Format, Rendered};
 
 /// Promises an event; how many deliveries came of it.
 pub(super) async fn promise(
@@ -37,20 +38,32 @@ pub(super) async fn promise(
             );
         }
         for rendered in bodies {
-            let new = NewDelivery {
-                call: order.id,
-                key: order.key,
-                dialect: format.name(),
-                event: rendered.event,
-                terminal: format.terminal(rendered.event),
-                url: endpoint.about.url.clone(),
-                body: rendered.body,
-                at: stamped.at,
-            };
-            let delivery = tx.enqueue(&new).await?;
-            tx.deliver_for(delivery, &endpoint.id).await?;
+            enqueue(tx, format, endpoint, order, rendered, stamped.at).await?;
             promised += 1;
         }
     }
     Ok(promised)
+}
+
+/// Promises one body to one endpoint.
+pub(super) async fn enqueue(
+    tx: &mut Tx,
+    format: &'static dyn Format,
+    endpoint: &Endpoint,
+    order: &CallOrder,
+    rendered: Rendered,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let new = NewDelivery {
+        call: order.id,
+        key: order.key,
+        dialect: format.name(),
+        event: rendered.event,
+        terminal: format.terminal(rendered.event),
+        url: endpoint.about.url.clone(),
+        body: rendered.body,
+        at,
+    };
+    let delivery = tx.enqueue(&new).await?;
+    tx.deliver_for(delivery, &endpoint.id).await
 }

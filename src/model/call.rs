@@ -420,10 +420,7 @@ impl CallView {
             CallEvent::RecordingStopped { recording }
             | CallEvent::RecordingCompleted { recording, .. }
             | CallEvent::RecordingFailed { recording, .. } => self.recording_over(recording),
-            CallEvent::GatherStarted { expected, timeout_ms } => {
-                let digits = String::new();
-                self.gather = Some(GatherView { expected: *expected, timeout_ms: *timeout_ms, digits });
-            }
+            CallEvent::GatherStarted { expected, timeout_ms } => self.gathers(*expected, *timeout_ms),
             CallEvent::GatherProgress { digits, .. } => {
                 if let Some(gather) = &mut self.gather {
                     gather.digits.clone_from(digits);
@@ -439,6 +436,10 @@ impl CallView {
                 self.end = Some(End { at, reason: *reason, q850: *q850, sip_code: *sip_code });
             }
         }
+    }
+
+    fn gathers(&mut self, expected: u8, timeout_ms: u32) {
+        self.gather = Some(GatherView { expected, timeout_ms, digits: String::new() });
     }
 
     fn dials(&mut self, at: Timestamp, trunk: &str) {

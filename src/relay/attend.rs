@@ -150,7 +150,8 @@ impl Work {
             match self.perform(&mut acts, socket).await {
                 Ok(None) => {}
                 Ok(Some(ended)) => return ended,
-                Err(Gone) => return Ended::Lost(close::TRY_LATER, "The application does not read."),
+                Err(Gone::Broken) => return Ended::Broken("The application has gone."),
+                Err(Gone::Slow) => return Ended::Lost(close::TRY_LATER, "The application does not read."),
             }
             acts = tokio::select! {
                 what = self.overheard.recv() => match what {
@@ -233,7 +234,9 @@ impl Work {
                     Act::Press(digits) => self.line.command(Command::SendDigits { digits }).await,
                     Act::Listen(language) => self.listen(language).await,
                     Act::Saying(by, text, turn) => self.line.saying(by, text, turn),
-                    Act::Said(by, text, turn) => self.line.record(CallEvent::Said { by, text, turn }),
+                    Act::Said(by, text, turn) => {
+                        self.line.record(CallEvent::Said { by, text, turn, span: None });
+                    }
                     Act::HandOff(data) => self.line.record(CallEvent::HandedOff { data }),
                     Act::Done => return Ok(Some(Ended::Done)),
                     Act::Close(code @ close::NORMAL, reason) => return Ok(Some(Ended::Over(code, reason))),
@@ -265,7 +268,7 @@ impl Work {
         self.line.mishap("relay_lost", why);
         for act in self.session.leave() {
             if let Act::Said(by, text, turn) = act {
-                self.line.record(CallEvent::Said { by, text, turn });
+                self.line.record(CallEvent::Said { by, text, turn, span: None });
             }
         }
         self.line.command(Command::StopPlayback).await;

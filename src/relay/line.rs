@@ -78,6 +78,8 @@ impl Line {
         self.clips.clear();
         self.preparing = JoinSet::new();
         self.hearing = None;
+        // What was said meanwhile was said to nobody.
+        while self.tap.pop().is_some() {}
         if let Some(voice) = voice {
             self.voice = voice;
         }

@@ -1,16 +1,19 @@
 //! A ConversationRelay platform that is not ours connects, and we are its application (CONTRACT 1.2 `/relay/ws` use a).
-//! What is said is told by the platform and kept as turns of the call; the agent answers in text. While no language
-//! model is configured it says its fallback, and nothing is invented.
+//! What is said is told by the platform and kept as turns of the call; the agent answers in text, thinking with the
+//! configured language model. Where there is none it says its fallback, and nothing is invented.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::frames::{self, FromPlatform, Malformed};
 use super::session::close;
 use super::socket::{Frame, Gone, Socket};
 use super::{Desk, Until};
+use crate::agent::keeper;
+use crate::agent::writing::{Ending, Writer, Written};
 use crate::clock;
 use crate::control::adopt::Adopted;
 use crate::control::{Caller, Rooms};
@@ -29,23 +32,31 @@ const SETUP_WITHIN: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// And is gone when nothing was heard of it for so long.
 const SILENT_MAX: Duration = Duration::from_secs(60);
+/// A platform that was told the end closes in this time.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// Malformed frames in a row that end a session.
 const MALFORMED_MAX: u8 = 10;
 /// A number where the platform tells none that can be one.
 const NOBODY: &str = "000";
 
+/// How a session ends.
+type Closing = (u16, &'static str);
+
 struct Conversation {
     rooms: Rooms,
     view: Arc<CallView>,
     settings: Option<AgentSettings>,
+    /// Who thinks; nobody where no language model is configured.
+    writer: Option<Writer>,
     turn: u32,
     malformed: u8,
+    /// The platform was told the end, and closes by then.
+    ending: Option<Instant>,
 }
 
 /// Serves one platform's connection until either side is done, or `until` ends. `caller`: whose key it showed, where it
 /// showed one.
 pub async fn run(desk: Desk, caller: Option<Caller>, mut socket: Socket, mut until: Until) {
-    let Desk { rooms, calls, .. } = desk;
     let first = match tokio::time::timeout(SETUP_WITHIN, socket.receive()).await {
         Ok(Frame::Text(text)) => FromPlatform::read(&text).ok(),
         Ok(_) | Err(_) => None,
@@ -58,7 +69,7 @@ pub async fn run(desk: Desk, caller: Option<Caller>, mut socket: Socket, mut unt
     let named = parameters.get("agent_id").and_then(|id| id.as_str()).map(str::to_owned);
     let caller = match caller {
         Some(caller) => Some(caller),
-        None => calls.caller_of_platform(named.as_deref(), &to).await.unwrap_or_else(|error| {
+        None => desk.calls.caller_of_platform(named.as_deref(), &to).await.unwrap_or_else(|error| {
             tracing::error!(%error, "whose a platform's call is could not be looked up");
             None
         }),
@@ -66,7 +77,7 @@ pub async fn run(desk: Desk, caller: Option<Caller>, mut socket: Socket, mut unt
     let Some(caller) = caller else {
         return socket.close(close::POLICY, "The number is nobody's here.");
     };
-    let agent = agent(&rooms, &caller.key.tenant, named.as_deref(), &to).await;
+    let agent = agent(&desk.rooms, &caller.key.tenant, named.as_deref(), &to).await;
     let adopted = Adopted {
         id: CallId::from_call_sid(&call),
         direction: if inbound { Direction::Inbound } else { Direction::Outbound },
@@ -76,23 +87,38 @@ pub async fn run(desk: Desk, caller: Option<Caller>, mut socket: Socket, mut unt
         voice_name: agent.as_ref().map(|agent| agent.settings.voice.clone()).unwrap_or_default(),
         context: parameters,
     };
-    let view = match calls.adopt(&caller, adopted).await {
+    let view = match desk.calls.adopt(&caller, adopted).await {
         Ok(view) => view,
         Err(error) => {
             tracing::warn!(%error, "a platform's call could not be taken in");
             return socket.close(close::TRY_LATER, "The call cannot be taken.");
         }
     };
-    tracing::info!(call = %view.order.id, "no language model is configured: the agent says its fallback");
     let id = view.order.id;
-    let settings = agent.map(|agent| agent.settings);
-    let mut conversation = Conversation { rooms, view, settings, turn: 0, malformed: 0 };
+    let writer = writer(&desk, &view, agent.as_ref());
+    let (rooms, settings) = (desk.rooms.clone(), agent.map(|agent| agent.settings));
+    let mut conversation =
+        Conversation { rooms, view, settings, writer, turn: 0, malformed: 0, ending: None };
     let (code, reason) = tokio::select! {
         closing = conversation.talk(&mut socket) => closing,
         () = &mut until => (close::POLICY, "The key is no longer accepted."),
     };
-    calls.give_up(id);
+    if let Some(writer) = conversation.writer.take() {
+        writer.finish();
+    }
+    desk.calls.give_up(id);
     socket.close(code, reason);
+}
+
+/// Who thinks on this call.
+fn writer(desk: &Desk, view: &CallView, agent: Option<&Agent>) -> Option<Writer> {
+    let Some(llm) = desk.means.llm.clone() else {
+        tracing::info!(call = %view.order.id, "no language model is configured: the agent says its fallback");
+        return None;
+    };
+    let manner = keeper::manner(&desk.rooms, view, agent);
+    let (rooms, asks, order) = (desk.rooms.clone(), desk.means.client.clone(), Arc::clone(&view.order));
+    Some(Writer::new(rooms, llm, asks, order, manner))
 }
 
 /// The agent by the name that the platform was told, else by the number that was called.
@@ -109,85 +135,163 @@ async fn agent(rooms: &Rooms, tenant: &str, named: Option<&str>, to: &PhoneNumbe
     rooms.db.agent(tenant, AgentName::Public(&name)).await.ok().flatten()
 }
 
+/// What the agent writes next. Never ends where nobody thinks, or nothing more is wanted.
+async fn written(writer: Option<&mut Writer>) -> Vec<Written> {
+    match writer {
+        Some(writer) => writer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Conversation {
-    async fn talk(&mut self, socket: &mut Socket) -> (u16, &'static str) {
+    async fn talk(&mut self, socket: &mut Socket) -> Closing {
         let longest = self.rooms.config.limits.max_call_duration_s;
         let own = self.settings.as_ref().and_then(|settings| settings.max_call_duration_s);
         let longest = own.map_or(longest, |own| own.min(longest));
         let over = Instant::now() + Duration::from_secs(longest.into());
         let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         let mut alive = Instant::now();
-        let greeting = self.settings.as_ref().and_then(|settings| settings.first_message.clone());
-        if let Some(greeting) = greeting
-            && self.say(socket, &greeting).is_err()
-        {
-            return (close::NORMAL, "");
-        }
+        let mut done = self.begin(socket);
         loop {
-            tokio::select! {
+            if done.is_err() {
+                return (close::TRY_LATER, "The platform does not read.");
+            }
+            let until = self.ending.unwrap_or(over).min(over);
+            let writer = self.writer.as_mut().filter(|_| self.ending.is_none());
+            done = tokio::select! {
                 frame = socket.receive() => {
                     alive = Instant::now();
-                    let text = match frame {
-                        Frame::Text(text) => text,
-                        Frame::Other => String::new(),
-                        Frame::Ping | Frame::Pong => continue,
-                        Frame::TooLarge => return (close::TOO_LARGE, "A frame is too large."),
-                        Frame::Closed(_) => return (close::NORMAL, ""),
-                    };
-                    match self.frame(socket, &text) {
-                        Ok(true) => {}
-                        Ok(false) => return (close::POLICY, "Too many consecutive malformed messages."),
-                        Err(Gone) => return (close::NORMAL, ""),
+                    match self.came(socket, frame) {
+                        Ok(done) => done,
+                        Err(closing) => return closing,
                     }
                 }
+                written = written(writer) => self.write(socket, written),
                 _ = pings.tick() => {
                     if alive.elapsed() > SILENT_MAX || socket.ping().is_err() {
                         return (close::POLICY, "The platform is silent.");
                     }
+                    Ok(())
                 }
-                () = sleep_until(over) => return (close::NORMAL, "The call is too long."),
-            }
+                () = sleep_until(until) => {
+                    let ended = self.ending.is_some();
+                    return (close::NORMAL, if ended { "" } else { "The call is too long." });
+                }
+            };
         }
     }
 
-    /// `false`: too much of what came cannot be read.
-    fn frame(&mut self, socket: &Socket, text: &str) -> Result<bool, Gone> {
-        let frame = match FromPlatform::read(text) {
+    /// The agent's own first words.
+    fn begin(&mut self, socket: &Socket) -> Result<(), Gone> {
+        if let Some(writer) = &mut self.writer {
+            let written = writer.begin();
+            return self.write(socket, written);
+        }
+        let greeting = self.settings.as_ref().and_then(|settings| settings.first_message.clone());
+        greeting.map_or(Ok(()), |greeting| self.say(socket, &greeting))
+    }
+
+    fn came(&mut self, socket: &Socket, frame: Frame) -> Result<Result<(), Gone>, Closing> {
+        let text = match frame {
+            Frame::Text(text) => text,
+            // What is no text is no message.
+            Frame::Other => String::new(),
+            Frame::Ping | Frame::Pong => return Ok(Ok(())),
+            Frame::TooLarge => return Err((close::TOO_LARGE, "A frame is too large.")),
+            Frame::Closed(_) => return Err((close::NORMAL, "")),
+        };
+        let frame = match FromPlatform::read(&text) {
             Ok(FromPlatform::Setup { .. }) => {
                 Err(Malformed("Invalid message received: a second setup".into()))
             }
             read => read,
         };
-        let frame = match frame {
-            Ok(frame) => frame,
+        match frame {
+            Ok(frame) => {
+                self.malformed = 0;
+                Ok(self.told(socket, frame))
+            }
             Err(Malformed(told)) => {
                 self.malformed += 1;
-                socket.send(frames::error(&told))?;
-                return Ok(self.malformed < MALFORMED_MAX);
+                let sent = socket.send(frames::error(&told));
+                if self.malformed >= MALFORMED_MAX {
+                    return Err((close::POLICY, "Too many consecutive malformed messages."));
+                }
+                Ok(sent)
             }
-        };
-        self.malformed = 0;
+        }
+    }
+
+    fn told(&mut self, socket: &Socket, frame: FromPlatform) -> Result<(), Gone> {
+        if self.ending.is_some() {
+            return Ok(());
+        }
         match frame {
             FromPlatform::Prompt { text, last: false } => {
-                let turn = self.turn + 1;
-                self.tell(Notice::Saying { by: Speaker::Caller, text, turn });
+                match &self.writer {
+                    Some(writer) => writer.saying(text),
+                    None => {
+                        let (by, turn) = (Speaker::Caller, self.turn + 1);
+                        self.tell(Notice::Saying { by, text, turn });
+                    }
+                }
+                Ok(())
             }
-            FromPlatform::Prompt { text, last: true } => {
-                self.turn += 1;
-                self.record(CallEvent::Said { by: Speaker::Caller, text, turn: self.turn, span: None });
-                let answer = self.rooms.config.agent.fallback_text.clone();
-                self.say(socket, &answer)?;
-            }
+            FromPlatform::Prompt { text, last: true } => match &mut self.writer {
+                Some(writer) => {
+                    let written = writer.said(text);
+                    self.write(socket, written)
+                }
+                None => self.answer(socket, text),
+            },
             FromPlatform::Dtmf(digit) => {
                 self.record(CallEvent::Digit { digit, source: DigitSource::Info });
+                let written = self.writer.as_mut().map(|writer| writer.pressed(digit));
+                self.write(socket, written.unwrap_or_default())
+            }
+            FromPlatform::Interrupt { heard } => {
+                let written = self.writer.as_mut().map(|writer| writer.interrupted(heard));
+                self.write(socket, written.unwrap_or_default())
             }
             FromPlatform::Error(description) => {
                 // Its words may quote what was said.
-                tracing::warn!(call = %self.view.order.id, bytes = description.len(), "the platform complains");
+                let bytes = description.len();
+                tracing::warn!(call = %self.view.order.id, bytes, "the platform complains");
+                Ok(())
             }
-            FromPlatform::Setup { .. } | FromPlatform::Interrupt { .. } | FromPlatform::Info => {}
+            FromPlatform::Setup { .. } | FromPlatform::Info => Ok(()),
         }
-        Ok(true)
+    }
+
+    /// What the agent writes goes out.
+    fn write(&mut self, socket: &Socket, written: Vec<Written>) -> Result<(), Gone> {
+        for written in written {
+            if self.ending.is_some() {
+                break;
+            }
+            match written {
+                Written::Token { text, last } => socket.send(frames::text(&text, last))?,
+                Written::Press(digits) => socket.send(frames::send_digits(&digits))?,
+                Written::End(ending) => {
+                    let handoff = match ending {
+                        Ending::HangUp => json!({ "reasonCode": "hang_up" }),
+                        Ending::Transfer(to) => json!({ "reasonCode": "transfer", "to": to.e164() }),
+                    };
+                    self.record(CallEvent::HandedOff { data: handoff.to_string() });
+                    socket.send(frames::end(&handoff))?;
+                    self.ending = Some(Instant::now() + CLOSE_WITHIN);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody thinks: what was said is kept, and answered by the fallback.
+    fn answer(&mut self, socket: &Socket, text: String) -> Result<(), Gone> {
+        self.turn += 1;
+        self.record(CallEvent::Said { by: Speaker::Caller, text, turn: self.turn, span: None });
+        let answer = self.rooms.config.agent.fallback_text.clone();
+        self.say(socket, &answer)
     }
 
     fn say(&mut self, socket: &Socket, words: &str) -> Result<(), Gone> {

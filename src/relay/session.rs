@@ -274,11 +274,9 @@ impl Session {
     }
 
     fn end_turn(&mut self, acts: &mut Vec<Act>) {
-        if std::mem::replace(&mut self.between_turns, true) || self.queue.end_turn(self.writing) {
-            return;
-        }
+        let begun = !std::mem::replace(&mut self.between_turns, true);
         // All of it was heard before its end was told.
-        if self.heard.turn == self.writing {
+        if begun && self.heard.turn == self.writing && !self.queue.has_more_of(self.writing) {
             let heard = std::mem::take(&mut self.heard);
             Self::tell_said(&heard, acts);
         }
@@ -477,8 +475,8 @@ impl Session {
 
     /// An item is gone; with the last of a turn the turn is told.
     fn dropped(&mut self, item: &Item, acts: &mut Vec<Act>) {
-        let more = self.queue.has_more_of(item.turn);
-        if !more && item.ends_turn && !self.interrupting {
+        let more = self.queue.has_more_of(item.turn) || (item.turn == self.writing && !self.between_turns);
+        if !more && !self.interrupting && self.heard.turn == item.turn {
             let heard = std::mem::take(&mut self.heard);
             Self::tell_said(&heard, acts);
         }

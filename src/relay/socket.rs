@@ -55,9 +55,14 @@ pub enum Frame {
     Closed(u16),
 }
 
-/// A frame that could not be sent: the peer is gone, or does not read.
+/// Why a frame could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub enum Gone {
+    /// The connection is no more.
+    Broken,
+    /// The peer does not read, and as much waits as may.
+    Slow,
+}
 
 enum Reader {
     Served(SplitStream<ws::WebSocket>),
@@ -151,19 +156,23 @@ impl Socket {
     /// Sends text, where there is room for it now.
     ///
     /// # Errors
-    /// [`Gone`]: the peer is gone, or as much waits as may.
+    /// [`Gone`].
     pub fn send(&self, text: String) -> Result<(), Gone> {
-        self.queue.try_send(Out::Text(text)).map_err(|_| Gone)
+        self.queue.try_send(Out::Text(text)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Gone::Slow,
+            mpsc::error::TrySendError::Closed(_) => Gone::Broken,
+        })
     }
 
     /// Sends text, and waits for room.
     ///
     /// # Errors
-    /// [`Gone`]: the peer is gone, or does not read.
+    /// [`Gone`].
     pub async fn send_patiently(&self, text: String) -> Result<(), Gone> {
         match timeout(SEND_WITHIN, self.queue.send(Out::Text(text))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
+            Ok(Err(_)) => Err(Gone::Broken),
+            Err(_) => Err(Gone::Slow),
         }
     }
 
@@ -175,7 +184,7 @@ impl Socket {
         match self.queue.try_send(Out::Ping) {
             // Whoever has much to read is asked later.
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Gone),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Gone::Broken),
         }
     }
 

@@ -48,10 +48,13 @@ pub(super) fn endpoint(config: &Config, sockets: &Sockets, bound: SocketAddr, to
     sip::Config {
         user_agent: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
         max_sessions: config.limits.max_calls.saturating_mul(2),
+        // Of each call two linger for half a minute after its end (RFC 3261 §17).
+        max_transactions: config.limits.max_calls.saturating_mul(40).max(50_000),
         local_other: told.other,
         tcp_port: port(Transport::Tcp),
         tls_port: port(Transport::Tls),
         large_by_tcp: true,
+        inbound_sha256: config.sip.inbound_sha256,
         ..sip::Config::new(SocketAddr::new(told.first, bound.port()))
     }
 }

@@ -329,13 +329,7 @@ impl Db {
                     .bind(key),
             )
             .await?;
-        let Some(row) = row else { return Ok(Vec::new()) };
-        let mut secrets = vec![Secret(column(&row, "webhook_secret")?)];
-        let valid = column::<Option<i64>>(&row, "old_until")?.is_some_and(|until| until > at.0);
-        if let Some(old) = column::<Option<String>>(&row, "old_webhook_secret")?.filter(|_| valid) {
-            secrets.push(Secret(old));
-        }
-        Ok(secrets)
+        row.map_or(Ok(Vec::new()), |row| signing(&row, at))
     }
 }
 
@@ -364,16 +358,11 @@ impl Tx {
         Ok(self.held.is_some())
     }
 
-    /// Writes down for which call the credit was held. Called by [`Tx::insert_call`].
-    pub(super) async fn keep_hold(&mut self, call: CallId) -> Result<(), StoreError> {
-        let Some(key) = self.held.take() else { return Ok(()) };
-        self.run(
-            sql("INSERT INTO credit_holds (call, api_key, state) VALUES ($1, $2, 'held')")
-                .bind(call.hex())
-                .bind(key),
-        )
-        .await?;
-        Ok(())
+    /// What writes down for which call the credit was held, if one was. Called by [`Tx::insert_call`].
+    pub(super) fn keep_hold(&mut self, call: CallId) -> Option<Statement> {
+        let key = self.held.take()?;
+        let insert = sql("INSERT INTO credit_holds (call, api_key, state) VALUES ($1, $2, 'held')");
+        Some(insert.bind(call.hex()).bind(key))
     }
 
     /// The call was answered: its held credit is taken. Once; later calls change nothing.
@@ -430,6 +419,16 @@ impl Tx {
         .await?;
         Ok(u64::try_from(row.first::<i64>()?).unwrap_or(0))
     }
+}
+
+/// The secrets that sign a key's webhooks at `at`, newest first.
+pub(super) fn signing(row: &Row, at: Timestamp) -> Result<Vec<Secret>, StoreError> {
+    let mut secrets = vec![Secret(column(row, "webhook_secret")?)];
+    let valid = column::<Option<i64>>(row, "old_until")?.is_some_and(|until| until > at.0);
+    if let Some(old) = column::<Option<String>>(row, "old_webhook_secret")?.filter(|_| valid) {
+        secrets.push(Secret(old));
+    }
+    Ok(secrets)
 }
 
 pub(super) fn read_key(row: &Row) -> Result<ApiKey, StoreError> {

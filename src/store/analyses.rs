@@ -13,11 +13,21 @@ impl Db {
     /// # Errors
     /// The database.
     pub async fn queue_analyses(&self, from: Timestamp, until: Timestamp) -> Result<u64, StoreError> {
+        // Most of the time there is none, and then nobody who writes is waited for.
+        let new = sql(
+            "SELECT c.id FROM calls c WHERE c.ended_at > $1 AND c.ended_at <= $2 AND c.answered_at IS NOT NULL \
+             AND c.mode IN ('agent', 'conversation') \
+             AND NOT EXISTS (SELECT 1 FROM analyses a WHERE a.call = c.id) LIMIT 1",
+        );
+        if self.optional(new.bind(from.0).bind(until.0)).await?.is_none() {
+            return Ok(0);
+        }
         let mut tx = self.begin().await?;
         let queue = sql(
             "INSERT INTO analyses (call, state, attempts, due_at) SELECT c.id, 'waiting', 0, c.ended_at \
              FROM calls c WHERE c.ended_at > $1 AND c.ended_at <= $2 AND c.answered_at IS NOT NULL \
-             AND c.mode IN ('agent', 'conversation') AND EXISTS (SELECT 1 FROM events e WHERE e.call = c.id \
+             AND c.mode IN ('agent', 'conversation') \
+             AND NOT EXISTS (SELECT 1 FROM analyses a WHERE a.call = c.id) AND EXISTS (SELECT 1 FROM events e WHERE e.call = c.id \
              AND e.type = 'said' AND e.data LIKE '%\"by\":\"caller\"%') ON CONFLICT (call) DO NOTHING",
         );
         let queued = tx.run(queue.bind(from.0).bind(until.0)).await?;
@@ -34,6 +44,10 @@ impl Db {
         now: Timestamp,
         again: Timestamp,
     ) -> Result<Option<CallId>, StoreError> {
+        let due = sql("SELECT call FROM analyses WHERE state = 'waiting' AND due_at <= $1 LIMIT 1");
+        if self.optional(due.bind(now.0)).await?.is_none() {
+            return Ok(None);
+        }
         let mut tx = self.begin().await?;
         let claim = sql(
             "UPDATE analyses SET attempts = attempts + 1, due_at = $2 WHERE call = (SELECT call FROM analyses \

@@ -73,7 +73,7 @@ impl Tx {
     /// call's.
     pub async fn insert_call(&mut self, view: &CallView) -> Result<(), StoreError> {
         let order = &view.order;
-        self.run(sql(
+        let insert = sql(
             "INSERT INTO calls (id, kaphila_id, surface, api_key, tenant, submitted_number, number, caller_id, \
              trunks, ring_timeout_ms, max_duration_ms, use_amd, record, voice_name, webhook_url, created_at, \
              state, outcome, node, record_channels, direction, mode, agent, campaign, contact, context, placed, \
@@ -105,11 +105,11 @@ impl Tx {
         .bind(order.purpose.agent)
         .bind(order.purpose.campaign.as_deref())
         .bind(order.purpose.contact.as_deref())
-        .bind(rows::write_object(&order.purpose.context)))
-        .await?;
-        self.keep_hold(order.id).await?;
-        self.run(sql("UPDATE api_keys SET total_calls = total_calls + 1 WHERE id = $1").bind(order.key))
-            .await?;
+        .bind(rows::write_object(&order.purpose.context));
+        let mut all = vec![insert];
+        all.extend(self.keep_hold(order.id));
+        all.push(sql("UPDATE api_keys SET total_calls = total_calls + 1 WHERE id = $1").bind(order.key));
+        self.together(all).await?;
         if view.events > 0 {
             self.save_call(view).await?;
         }

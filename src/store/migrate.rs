@@ -24,6 +24,9 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (13, "campaigns", include_str!("../../migrations/0013_campaigns.sql")),
     (14, "phony", include_str!("../../migrations/0014_phony.sql")),
     (15, "promises", include_str!("../../migrations/0015_promises.sql")),
+    (16, "callback_recordings", include_str!("../../migrations/0016_callback_recordings.sql")),
+    (17, "agent tools", include_str!("../../migrations/0017_agent_tools.sql")),
+    (18, "analyses", include_str!("../../migrations/0018_analyses.sql")),
 ];
 
 /// The table of what is applied.

@@ -3,9 +3,10 @@
 //! rows of a lane may go is decided by `heads` and kept in the `head` column, so that finding what is due reads
 //! one small index however much waits behind.
 
-use super::sql::{Row, column, flag, sql};
+use super::accounts::signing;
+use super::sql::{Row, Statement, column, flag, sql};
 use super::{Db, StoreError, Tx, ids};
-use crate::model::{CallId, Timestamp};
+use crate::model::{CallId, Secret, Timestamp};
 
 /// A webhook to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,38 @@ pub struct DeliveryLog {
     pub body: String,
 }
 
+/// What an attempt sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The body.
+    pub body: String,
+    /// The endpoint that it is for, if it is for one; its own secrets sign it then ([`Db::endpoint_secrets`]).
+    pub endpoint: Option<String>,
+    /// The secrets of the call's key, newest first.
+    pub secrets: Vec<Secret>,
+}
+
+/// What waits, counted by lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Rows that are next in their lanes.
+    pub lanes: i64,
+    /// Those of them that are due and not set aside.
+    pub due: i64,
+    /// Those of them that are set aside for a receiver.
+    pub aside: i64,
+    /// Milliseconds since the event of the oldest of them; 0 where there is none.
+    pub oldest_ms: i64,
+}
+
+/// Rows of a lane: all, and by state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lane {
+    bodies: i64,
+    gone: i64,
+    waiting: i64,
+}
+
 /// A waiting row as [`heads`] sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Waiting {
@@ -136,35 +169,42 @@ impl Tx {
     pub async fn enqueue(&mut self, new: &NewDelivery) -> Result<i64, StoreError> {
         let body = std::str::from_utf8(&new.body).map_err(|_| StoreError::Body)?;
         self.lock_calls([new.call]).await?;
-        let gone = self
-            .optional(
-                sql("SELECT id FROM deliveries WHERE call = $1 AND url = $2 AND state = 'gone'")
-                    .bind(new.call.hex())
-                    .bind(&new.url),
-            )
-            .await?
-            .is_some();
-        let id = self.count("deliveries").await?;
-        self.run(sql(
-            "INSERT INTO deliveries (id, event_id, call, api_key, dialect, event, terminal, url, host, body, \
-             state, next_at, created_at, settled_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13)",
-        )
-        .bind(id)
-        .bind(ids::event_id()?)
-        .bind(new.call.hex())
-        .bind(new.key)
-        .bind(new.dialect)
-        .bind(new.event)
-        .bind(i64::from(new.terminal))
-        .bind(&new.url)
-        .bind(host_of(&new.url))
-        .bind(body)
-        .bind(if gone { "dropped" } else { "waiting" })
-        .bind(new.at.0)
-        .bind(gone.then_some(new.at.0)))
-        .await?;
-        if !gone {
+        let lane = match self.lane.take() {
+            Some((call, url, lane)) if call == new.call && url == new.url => lane,
+            _ => self.lane(new.call, &new.url).await?,
+        };
+        let (gone, alone) = (lane.gone > 0, lane.waiting == 0);
+        let insert = "INSERT INTO deliveries (event_id, call, api_key, dialect, event, terminal, url, host, body, \
+             state, next_at, created_at, settled_at, head, id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, ";
+        let mut insert = sql(insert)
+            .bind(ids::event_id()?)
+            .bind(new.call.hex())
+            .bind(new.key)
+            .bind(new.dialect)
+            .bind(new.event)
+            .bind(i64::from(new.terminal))
+            .bind(&new.url)
+            .bind(host_of(&new.url))
+            .bind(body)
+            .bind(if gone { "dropped" } else { "waiting" })
+            .bind(new.at.0)
+            .bind(gone.then_some(new.at.0))
+            // Where nothing waits before it, it is the head at once.
+            .bind(i64::from(alone && !gone));
+        let inserted = if self.is_shared() {
+            // Where a counter is asked outside of the transaction, its value comes first.
+            let id = self.count("deliveries").await?;
+            insert.push_bind(id).push(") RETURNING id");
+            self.optional(insert).await?
+        } else {
+            insert.push("(SELECT value FROM counters WHERE name = 'deliveries')) RETURNING id");
+            let count = sql("UPDATE counters SET value = value + 1 WHERE name = 'deliveries'");
+            self.together(vec![count, insert]).await?
+        };
+        let id = inserted.ok_or(StoreError::Unreadable("deliveries.id"))?.first()?;
+        // Behind a terminal event that waits for its retry a live one may go all the same.
+        if !gone && !alone && !new.terminal {
             self.refresh_heads(new.call, &new.url).await?;
         }
         Ok(id)
@@ -202,22 +242,21 @@ impl Tx {
     /// and the rest of the lane moves on. Where the receiver takes no more (the lane's head is set aside for it), the
     /// live events behind are dropped now: nobody wants them when it is back, however long that takes.
     pub async fn expire_live(&mut self, call: CallId, at: Timestamp) -> Result<(), StoreError> {
-        self.run(
-            sql("UPDATE deliveries SET state = 'dropped', last_result = 'the call ended first', settled_at = $2, \
+        self.lane = None;
+        let behind = sql(
+            "UPDATE deliveries SET state = 'dropped', last_result = 'the call ended first', settled_at = $2, \
              aside = '', claimed_by = 0 WHERE call = $1 AND state = 'waiting' AND terminal = 0 AND url IN \
              (SELECT d.url FROM deliveries d WHERE d.call = $1 AND d.state = 'waiting' AND d.aside <> '' \
-             AND d.aside NOT LIKE 'host:%')")
-            .bind(call.hex())
-            .bind(at.0),
+             AND d.aside NOT LIKE 'host:%')",
         )
-        .await?;
-        self.run(
+        .bind(call.hex())
+        .bind(at.0);
+        let failed =
             sql("UPDATE deliveries SET next_at = $2 WHERE call = $1 AND state = 'waiting' AND terminal = 0 \
              AND attempts > 0 AND next_at > $2")
             .bind(call.hex())
-            .bind(at.0),
-        )
-        .await?;
+            .bind(at.0);
+        self.together(vec![behind, failed]).await?;
         Ok(())
     }
 
@@ -231,19 +270,18 @@ impl Tx {
             Settlement::Gone => ("gone", None),
         };
         self.lock_calls([settled.call]).await?;
-        self.run(
-            sql("UPDATE deliveries SET state = $2, attempts = $3, last_status = $4, last_result = $5, \
+        self.lane = None;
+        let update = sql("UPDATE deliveries SET state = $2, attempts = $3, last_status = $4, last_result = $5, \
              next_at = COALESCE($6, next_at), settled_at = $7, claimed_by = 0 WHERE id = $1 AND state = 'waiting'")
-            .bind(settled.id)
-            .bind(state)
-            .bind(i64::from(settled.attempts))
-            .bind(settled.status.map(i64::from))
-            .bind(&settled.result)
-            .bind(next_at.map(|next| next.0))
-            .bind(next_at.is_none().then_some(at.0)),
-        )
-        .await?;
+        .bind(settled.id)
+        .bind(state)
+        .bind(i64::from(settled.attempts))
+        .bind(settled.status.map(i64::from))
+        .bind(&settled.result)
+        .bind(next_at.map(|next| next.0))
+        .bind(next_at.is_none().then_some(at.0));
         if settled.settlement == Settlement::Gone {
+            self.run(update).await?;
             self.run(sql(
                 "UPDATE deliveries SET state = 'dropped', settled_at = $3, last_result = 'receiver is gone' \
                  WHERE call = $1 AND url = $2 AND state = 'waiting'",
@@ -254,7 +292,8 @@ impl Tx {
             .await?;
             return Ok(());
         }
-        self.refresh_heads(settled.call, &settled.url).await
+        let row = self.together(vec![update, oldest(settled.call, &settled.url, false)]).await?;
+        self.put_heads(settled.call, &settled.url, row).await
     }
 
     /// Whether a call is over, as this transaction sees it.
@@ -267,45 +306,52 @@ impl Tx {
 
     /// How many bodies a call has sent (or promised) to a URL: the next one's sequence number less one.
     pub async fn bodies(&mut self, call: CallId, url: &str) -> Result<u32, StoreError> {
-        let row = self
-            .one(
-                sql("SELECT COUNT(*) AS bodies FROM deliveries WHERE call = $1 AND url = $2")
-                    .bind(call.hex())
-                    .bind(url),
-            )
-            .await?;
-        u32::try_from(column::<i64>(&row, "bodies")?).map_err(|_| StoreError::Unreadable("deliveries"))
+        let lane = self.lane(call, url).await?;
+        let bodies = u32::try_from(lane.bodies).map_err(|_| StoreError::Unreadable("deliveries"))?;
+        // Whoever asks is about to put the next one there.
+        self.lane = Some((call, url.to_owned(), lane));
+        Ok(bodies)
+    }
+
+    /// What a lane holds.
+    async fn lane(&mut self, call: CallId, url: &str) -> Result<Lane, StoreError> {
+        let asked = sql("SELECT COUNT(*) AS bodies, COUNT(CASE WHEN state = 'gone' THEN 1 END) AS gone, \
+             COUNT(CASE WHEN state = 'waiting' THEN 1 END) AS waiting FROM deliveries WHERE call = $1 AND url = $2");
+        let row = self.one(asked.bind(call.hex()).bind(url)).await?;
+        let number = |name| column::<i64>(&row, name);
+        Ok(Lane { bodies: number("bodies")?, gone: number("gone")?, waiting: number("waiting")? })
     }
 
     async fn refresh_heads(&mut self, call: CallId, url: &str) -> Result<(), StoreError> {
-        let oldest = self.oldest(call, url, false).await?;
-        let needs_live = oldest.is_some_and(|row| row.terminal && row.attempts > 0);
-        let live = if needs_live { self.oldest(call, url, true).await? } else { None };
-        for id in heads(oldest, live).into_iter().flatten() {
+        let row = self.optional(oldest(call, url, false)).await?;
+        self.put_heads(call, url, row).await
+    }
+
+    /// The same when the row of the oldest is at hand.
+    async fn put_heads(&mut self, call: CallId, url: &str, row: Option<Row>) -> Result<(), StoreError> {
+        let first = row.as_ref().map(read_waiting).transpose()?;
+        let needs_live = first.is_some_and(|row| row.terminal && row.attempts > 0);
+        let live = if needs_live { self.optional(oldest(call, url, true)).await? } else { None };
+        let live = live.as_ref().map(read_waiting).transpose()?;
+        for id in heads(first, live).into_iter().flatten() {
             self.run(sql("UPDATE deliveries SET head = 1 WHERE id = $1 AND head = 0").bind(id)).await?;
         }
         Ok(())
     }
+}
 
-    async fn oldest(
-        &mut self,
-        call: CallId,
-        url: &str,
-        live_only: bool,
-    ) -> Result<Option<Waiting>, StoreError> {
-        let row = self
-            .optional(
-                sql("SELECT id, terminal, attempts FROM deliveries \
-             WHERE call = $1 AND url = $2 AND state = 'waiting' AND terminal <= $3 ORDER BY id LIMIT 1")
-                .bind(call.hex())
-                .bind(url)
-                .bind(i64::from(!live_only)),
-            )
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let (terminal, attempts) = (flag(&row, "terminal")?, column(&row, "attempts")?);
-        Ok(Some(Waiting { id: column(&row, "id")?, terminal, attempts }))
-    }
+/// Asks for the oldest row of a lane that waits, or the oldest live one.
+fn oldest(call: CallId, url: &str, live_only: bool) -> Statement {
+    sql("SELECT id, terminal, attempts FROM deliveries \
+         WHERE call = $1 AND url = $2 AND state = 'waiting' AND terminal <= $3 ORDER BY id LIMIT 1")
+    .bind(call.hex())
+    .bind(url)
+    .bind(i64::from(!live_only))
+}
+
+fn read_waiting(row: &Row) -> Result<Waiting, StoreError> {
+    let (terminal, attempts) = (flag(row, "terminal")?, column(row, "attempts")?);
+    Ok(Waiting { id: column(row, "id")?, terminal, attempts })
 }
 
 impl Db {
@@ -313,6 +359,16 @@ impl Db {
     /// this list until it is settled, so the worker must remember what it is sending. Where several processes send,
     /// a row is in the list of one of them; if that one dies the others are given it.
     pub async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.claim_beside(now, limit, &[]).await
+    }
+
+    /// The same without these rows, which their sender has already.
+    pub async fn claim_beside(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        under_way: &[i64],
+    ) -> Result<Vec<Delivery>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         if self.is_shared() {
             self.claim_from_others(now, limit).await?;
@@ -323,8 +379,14 @@ impl Db {
              WHERE d.state = 'waiting' AND d.head = 1 AND d.aside = '' AND d.next_at <= $1",
         )
         .bind(now.0);
+        // One text whatever their number, so that it is prepared once. Both lists are read once, and looked into per row.
         if self.is_shared() {
             query.push(" AND d.claimed_by = ").push_bind(self.node());
+            query.push(" AND d.id NOT IN (SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(");
+            query.push_bind(json_list(under_way)).push(" AS json)))");
+        } else {
+            query.push(" AND d.id NOT IN (SELECT value FROM json_each(");
+            query.push_bind(json_list(under_way)).push("))");
         }
         query.push(" ORDER BY d.next_at, d.id LIMIT ").push_bind(limit);
         let rows = self.all(query).await?;
@@ -366,17 +428,41 @@ impl Db {
         Ok(column::<Option<i64>>(&row, "next")?.map(Timestamp))
     }
 
+    /// What waits at `now`. Reads the waiting heads and nothing else.
+    pub async fn webhook_queue(&self, now: Timestamp) -> Result<Queue, StoreError> {
+        let row = self
+            .one(
+                sql("SELECT COUNT(*) AS lanes, COUNT(CASE WHEN aside = '' AND next_at <= $1 THEN 1 END) AS due, \
+             COUNT(CASE WHEN aside <> '' THEN 1 END) AS aside, MIN(created_at) AS oldest FROM deliveries \
+             WHERE state = 'waiting' AND head = 1")
+                .bind(now.0),
+            )
+            .await?;
+        let oldest = column::<Option<i64>>(&row, "oldest")?;
+        Ok(Queue {
+            lanes: column(&row, "lanes")?,
+            due: column(&row, "due")?,
+            aside: column(&row, "aside")?,
+            oldest_ms: oldest.map_or(0, |oldest| now.0.saturating_sub(oldest).max(0)),
+        })
+    }
+
     /// The body of a row.
     pub async fn delivery_body(&self, id: i64) -> Result<Option<String>, StoreError> {
         let row = self.optional(sql("SELECT body FROM deliveries WHERE id = $1").bind(id)).await?;
         row.map(|row| column(&row, "body")).transpose()
     }
 
-    /// The body of a row, and the endpoint that it is for, if it is for one.
-    pub async fn delivery_content(&self, id: i64) -> Result<Option<(String, Option<String>)>, StoreError> {
-        let one = sql("SELECT body, endpoint FROM deliveries WHERE id = $1");
+    /// What an attempt at `at` needs of a row.
+    pub async fn delivery_content(&self, id: i64, at: Timestamp) -> Result<Option<Content>, StoreError> {
+        let one = sql("SELECT d.body, d.endpoint, k.webhook_secret, k.old_webhook_secret, k.old_until \
+             FROM deliveries d JOIN api_keys k ON k.id = d.api_key WHERE d.id = $1");
         let row = self.optional(one.bind(id)).await?;
-        row.map(|row| Ok((column(&row, "body")?, column(&row, "endpoint")?))).transpose()
+        row.map(|row| {
+            let (body, endpoint) = (column(&row, "body")?, column(&row, "endpoint")?);
+            Ok(Content { body, endpoint, secrets: signing(&row, at)? })
+        })
+        .transpose()
     }
 
     /// Everything that was to be sent for a call, oldest first.
@@ -385,6 +471,11 @@ impl Db {
             self.all(sql("SELECT * FROM deliveries WHERE call = $1 ORDER BY id").bind(call.hex())).await?;
         rows.iter().map(read_log).collect()
     }
+}
+
+/// `[1,2,3]`
+fn json_list(ids: &[i64]) -> String {
+    serde_json::Value::from(ids).to_string()
 }
 
 /// The host that the caps count by; a URL that cannot be read counts as itself and is refused when it is sent.

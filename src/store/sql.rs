@@ -15,7 +15,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ColumnIndex, Postgres, Row as _, Sqlite};
 
-use super::{Db, StoreError, Tx};
+use super::{Db, StoreError, Tx, count_one};
 
 /// A value for one place of a statement. NULL keeps its type, which PostgreSQL wants to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,6 +148,27 @@ impl Statement {
         self.push(")")
     }
 
+    /// All of them as one text with the values of all. Where a place names its value by number, as all ours do, each is
+    /// numbered on behind those of the statements before.
+    fn joined(all: Vec<Self>) -> Self {
+        let mut whole = Self { text: Cow::Owned(String::new()), values: Vec::new() };
+        for Self { text, values } in all {
+            let (out, before) = (whole.text.to_mut(), whole.values.len());
+            let mut parts = text.split('$');
+            out.push_str(parts.next().unwrap_or_default());
+            for part in parts {
+                let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+                let place = part[..digits].parse::<usize>().unwrap_or(0) + before;
+                out.push('$');
+                out.push_str(&place.to_string());
+                out.push_str(&part[digits..]);
+            }
+            out.push_str("; ");
+            whole.values.extend(values);
+        }
+        whole
+    }
+
     fn sqlite(self) -> Query<'static, Sqlite, SqliteArguments> {
         // Safe: `sql` and `push` take literals only, `push_bind` adds nothing but `$` and a number.
         let query = sqlx::query(AssertSqlSafe(self.text));
@@ -257,39 +278,65 @@ impl Pooled {
 impl Db {
     /// Every row, as committed.
     pub(super) async fn all(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        self.reader().await?.lend().all(statement).await
+        let asked = async { self.reader().await?.lend().all(statement).await };
+        asked.await.inspect_err(|_| count_one(&self.errors))
     }
 
     /// The first row, if there is one.
     pub(super) async fn optional(&self, statement: Statement) -> Result<Option<Row>, StoreError> {
-        self.reader().await?.lend().optional(statement).await
+        let asked = async { self.reader().await?.lend().optional(statement).await };
+        asked.await.inspect_err(|_| count_one(&self.errors))
     }
 
     /// The first row; none is an error.
     pub(super) async fn one(&self, statement: Statement) -> Result<Row, StoreError> {
-        self.reader().await?.lend().one(statement).await
+        let asked = async { self.reader().await?.lend().one(statement).await };
+        asked.await.inspect_err(|_| count_one(&self.errors))
     }
 }
 
 impl Tx {
     /// Every row, as this transaction sees it.
     pub(super) async fn all(&mut self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        self.lend().all(statement).await
+        let asked = self.lend().all(statement).await;
+        asked.inspect_err(|_| count_one(&self.errors))
     }
 
     /// The first row, if there is one.
     pub(super) async fn optional(&mut self, statement: Statement) -> Result<Option<Row>, StoreError> {
-        self.lend().optional(statement).await
+        let asked = self.lend().optional(statement).await;
+        asked.inspect_err(|_| count_one(&self.errors))
     }
 
     /// The first row; none is an error.
     pub(super) async fn one(&mut self, statement: Statement) -> Result<Row, StoreError> {
-        self.lend().one(statement).await
+        let asked = self.lend().one(statement).await;
+        asked.inspect_err(|_| count_one(&self.errors))
     }
 
     /// How many rows were changed.
     pub(super) async fn run(&mut self, statement: Statement) -> Result<u64, StoreError> {
-        self.lend().run(statement).await
+        let asked = self.lend().run(statement).await;
+        asked.inspect_err(|_| count_one(&self.errors))
+    }
+
+    /// Runs statements in order of whose results only the last's first row is wanted, if it has one. To SQLite, which
+    /// works on a thread of its own, they go together: most cost less than the way there and back.
+    pub(super) async fn together(
+        &mut self,
+        mut statements: Vec<Statement>,
+    ) -> Result<Option<Row>, StoreError> {
+        if !self.is_shared() {
+            return self.optional(Statement::joined(statements)).await;
+        }
+        let last = statements.pop();
+        for statement in statements {
+            self.run(statement).await?;
+        }
+        match last {
+            Some(last) => self.optional(last).await,
+            None => Ok(None),
+        }
     }
 }
 
@@ -361,6 +408,20 @@ mod tests {
         assert_eq!(statement.text, "SELECT 1 FROM t WHERE a = $1 AND b IN ($2, $3) LIMIT $4");
         let text = |word: &str| Value::Text(Some(word.to_owned()));
         assert_eq!(statement.values, [Value::Int(Some(7)), text("x"), text("y"), Value::Int(Some(3))]);
+    }
+
+    #[test]
+    fn statements_that_go_together_keep_their_values_apart() {
+        let mut second = sql("UPDATE t SET b = $2 WHERE c = $1").bind("x").bind(5_i64);
+        second.push(" AND d = ").push_bind(6_i64);
+        let whole =
+            Statement::joined(vec![sql("DELETE FROM t WHERE a = $1").bind(7_i64), second, sql("SELECT 1")]);
+        assert_eq!(
+            whole.text,
+            "DELETE FROM t WHERE a = $1; UPDATE t SET b = $3 WHERE c = $2 AND d = $4; SELECT 1; "
+        );
+        let text = |word: &str| Value::Text(Some(word.to_owned()));
+        assert_eq!(whole.values, [Value::Int(Some(7)), text("x"), Value::Int(Some(5)), Value::Int(Some(6))]);
     }
 
     #[test]

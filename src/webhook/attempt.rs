@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::Webhooks;
 use crate::model::Timestamp;
 use crate::store::Db;
-use crate::store::outbox::Delivery;
+use crate::store::outbox::{Content, Delivery};
 
 /// Bytes of a receiver's answer that are read (and thrown away) so that its connection can be used again.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -84,10 +84,10 @@ impl Attempt {
         let at = begun.wall;
         let done = |outcome| Made { outcome, at, took: clock::now().mono.duration_since(begun.mono) };
         let Some(format) = format else { return Some(done(Outcome::Refused)) };
-        let (body, endpoint) = self.db.delivery_content(delivery.id).await.ok()??;
+        let Content { body, endpoint, secrets } = self.db.delivery_content(delivery.id, at).await.ok()??;
         let secrets = match &endpoint {
             Some(endpoint) => self.db.endpoint_secrets(endpoint, at).await.ok()?,
-            None => self.db.webhook_secrets(delivery.key, at).await.ok()?,
+            None => secrets,
         };
         if endpoint.is_some() && secrets.is_empty() {
             // It was deleted while this waited.

@@ -169,6 +169,11 @@ impl UnderWay {
         self.rows.contains_key(&id)
     }
 
+    /// The rows under way.
+    pub fn ids(&self) -> Vec<i64> {
+        self.rows.keys().copied().collect()
+    }
+
     /// No further attempt may begin.
     pub fn is_full(&self) -> bool {
         self.rows.len() >= self.most

@@ -19,14 +19,14 @@ use tokio::task::JoinHandle;
 use super::attempt::{Attempt, Made, client};
 use super::circuit::{self, Circuits, Gate};
 use super::schedule::{After, Patience, UnderWay, outlived};
-use super::{Format, Outcome, purge};
+use super::{Figures, Format, Outcome, purge};
 use crate::clock;
 use crate::config::Webhooks;
 use crate::model::Timestamp;
 use crate::model::cidr::NotCidr;
 use crate::store::deliveries::AttemptRow;
 use crate::store::outbox::{Delivery, Settled, Settlement};
-use crate::store::{Db, StoreError};
+use crate::store::{Db, StoreError, Tx};
 
 /// The pause after the database failed.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
@@ -80,9 +80,15 @@ pub struct WorkerHandle {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
     purge: JoinHandle<()>,
+    figures: Arc<Figures>,
 }
 
 impl WorkerHandle {
+    /// What became of attempts since the start.
+    pub fn figures(&self) -> Arc<Figures> {
+        Arc::clone(&self.figures)
+    }
+
     /// Begins no more attempts, waits a few seconds for those under way and returns. What is left waits in the
     /// outbox for the next start.
     pub async fn stop(self) {
@@ -134,6 +140,7 @@ pub struct Worker {
     again_at: Timestamp,
     sweep_at: Timestamp,
     chance: ChaCha8Rng,
+    figures: Arc<Figures>,
 }
 
 impl Worker {
@@ -160,10 +167,12 @@ impl Worker {
             again_at: Timestamp(0),
             sweep_at: Timestamp(0),
             chance: ChaCha8Rng::from_seed(seed),
+            figures: Arc::default(),
         };
+        let figures = Arc::clone(&worker.figures);
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(worker.run(wake, stopped));
-        Ok(WorkerHandle { stop, task, purge: tokio::spawn(purge) })
+        Ok(WorkerHandle { stop, task, purge: tokio::spawn(purge), figures })
     }
 
     async fn run(mut self, wake: Arc<Notify>, mut stopped: oneshot::Receiver<()>) {
@@ -171,6 +180,7 @@ impl Worker {
         let (done, mut results) = mpsc::channel(most);
         loop {
             let sleep = self.turn(&done).await;
+            self.figures.set_under_way(self.under_way.len());
             tokio::select! {
                 _ = &mut stopped => break,
                 _ = results.recv_many(&mut self.finished, most) => {}
@@ -228,12 +238,37 @@ impl Worker {
             return Ok(());
         }
         let now = clock::now().wall;
-        let mut tx = self.attempt.db.begin().await?;
+        let db = self.attempt.db.clone();
+        let this = &mut *self;
+        let settling = |mut tx| async move {
+            let settled = this.settle_in(&mut tx, now).await;
+            (tx, settled)
+        };
+        let settlements: Vec<Settlement> = db.write(settling).await?;
+        settlements.iter().for_each(|settlement| self.figures.count_settlement(*settlement));
+        for Finished { job, made } in std::mem::take(&mut self.finished) {
+            self.under_way.end(job.delivery.id);
+            if let Some(made) = &made {
+                self.figures.count_attempt(&made.outcome, made.took);
+            }
+            let outcome = made.as_ref().map(|made| &made.outcome);
+            let receiver = self.receiver(&job.delivery);
+            if self.circuits.over(&receiver, outcome, now) {
+                tracing::info!(host = %job.delivery.host, "a webhook receiver answers again");
+            }
+            self.count_given_up(&job, &receiver, outcome, now);
+        }
+        Ok(())
+    }
+
+    async fn settle_in(&mut self, tx: &mut Tx, now: Timestamp) -> Result<Vec<Settlement>, StoreError> {
         tx.lock_calls(self.finished.iter().map(|finished| finished.job.delivery.call)).await?;
+        let mut settlements = Vec::with_capacity(self.finished.len());
         for Finished { job, made } in &self.finished {
             let Some(made) = made else { continue };
             let settlement = {
-                let call_ended = job.made.is_none() && tx.call_ended(job.delivery.call).await?;
+                let arrived = made.outcome.is_success();
+                let call_ended = !arrived && job.made.is_none() && tx.call_ended(job.delivery.call).await?;
                 let chance = f64::from(self.chance.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0;
                 let time_scale = self.attempt.config.time_scale;
                 // A redelivery has the schedule before it that a first delivery has.
@@ -244,6 +279,7 @@ impl Worker {
                 let format = format_of(&self.formats, &delivery.dialect);
                 format.map_or(Settlement::Failed, |format| after.settlement(format))
             };
+            settlements.push(settlement);
             let settled = settled(&job.delivery, settlement, &made.outcome);
             match job.made {
                 None => tx.settle(&settled, now).await?,
@@ -254,17 +290,7 @@ impl Worker {
             tx.log_attempt(job.delivery.id, &AttemptRow { number, at: made.at, took_ms, status, result })
                 .await?;
         }
-        tx.commit().await?;
-        for Finished { job, made } in std::mem::take(&mut self.finished) {
-            self.under_way.end(job.delivery.id);
-            let outcome = made.as_ref().map(|made| &made.outcome);
-            let receiver = self.receiver(&job.delivery);
-            if self.circuits.over(&receiver, outcome, now) {
-                tracing::info!(host = %job.delivery.host, "a webhook receiver answers again");
-            }
-            self.count_given_up(&job, &receiver, outcome, now);
-        }
-        Ok(())
+        Ok(settlements)
     }
 
     /// Where a dialect judges its receivers by deliveries that came to nothing, counts one that did, or did not.
@@ -345,7 +371,9 @@ impl Worker {
         let mut now = clock::now().wall;
         while !self.under_way.is_full() {
             now = clock::now().wall;
-            let due = self.attempt.db.claim(now, self.under_way.page()).await?;
+            let page = self.under_way.page();
+            let due = self.attempt.db.claim_beside(now, page, &self.under_way.ids()).await?;
+            let whole = due.len() < page;
             let mut moves = Moves::default();
             let mut begun = 0;
             for delivery in due {
@@ -363,7 +391,9 @@ impl Worker {
                     }
                 }
             }
-            if !self.apply(&moves, now).await? && begun == 0 {
+            // What was moved may have let go what waited behind it.
+            let moved = self.apply(&moves, now).await?;
+            if !moved && (begun == 0 || whole) {
                 break;
             }
         }

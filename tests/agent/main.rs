@@ -25,7 +25,9 @@ mod sipp;
 mod uac;
 
 mod dialog;
+mod field;
 mod inbound;
+mod ladder;
 mod nat;
 mod peers;
 mod registration;

@@ -1,13 +1,12 @@
 //! Programs of others as peers: baresip answers a call and is spoken with, Kamailio stands in the middle, stays in the path
 //! and forks.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::api::Key;
 use crate::audio::{chirp, likeness, read_wav, read_wav_file, split_tone, tone, write_wav};
@@ -69,6 +68,12 @@ fn loopback() -> SocketAddr {
 /// Starts it for calls to one number, as a trunk dials it. `encryption` is its own word: empty, `srtp`, `srtp-mand`.
 async fn baresip(number: &str, encryption: &str) -> (Process, SocketAddr, PathBuf) {
     let addr = loopback();
+    let account = format!("<sip:00{number}@{addr}>;regint=0;answermode=auto;mediaenc={encryption}\n");
+    baresip_at(addr, account, &[]).await
+}
+
+/// Starts it with this account.
+async fn baresip_at(addr: SocketAddr, account: String, arguments: &[&str]) -> (Process, SocketAddr, PathBuf) {
     let folder = home("baresip");
     let rtp = free_port() & !1;
     let config = BARESIP
@@ -76,13 +81,12 @@ async fn baresip(number: &str, encryption: &str) -> (Process, SocketAddr, PathBu
         .replace("FIRST", &rtp.to_string())
         .replace("LAST", &rtp.saturating_add(20).to_string())
         .replace("FOLDER", &folder.display().to_string());
-    let account = format!("<sip:00{number}@{addr}>;regint=0;answermode=auto;mediaenc={encryption}\n");
     for (name, text) in [("config", config), ("accounts", account), ("contacts", String::new())] {
         std::fs::write(folder.join(name), text).expect("the folder can be written");
     }
     write_wav(&folder.join("tone.wav"), &tone(440.0, 60.0, 8000.0));
     let mut command = Command::new("baresip");
-    command.arg("-f").arg(&folder).current_dir(&folder);
+    command.arg("-f").arg(&folder).args(arguments).current_dir(&folder);
     let mut process = Process::start("baresip", &mut command, folder.join("baresip.log"));
     wait_bound(addr, &mut process).await;
     (process, addr, folder)
@@ -100,6 +104,12 @@ async fn kamailio(first: SocketAddr, second: SocketAddr) -> (Process, SocketAddr
     let mut process = Process::start_group("kamailio", &mut command, folder.join("kamailio.log"));
     wait_bound(addr, &mut process).await;
     (process, addr)
+}
+
+/// The tag of a message's `To`.
+fn to_tag(message: &str) -> &str {
+    let to = message.lines().find(|line| line.starts_with("To:")).unwrap_or_default();
+    to.split_once(";tag=").map_or("", |(_, tag)| tag)
 }
 
 #[test]
@@ -152,7 +162,7 @@ fn speaks_with_baresip(theirs: &str, ours: &str) {
         let key = key_with(&server, addr, ours);
         let hooks = Receiver::start().await;
         let call = key.answered_call(&json!({"number": number, "webhookUrl": hooks.url()})).await;
-        sleep(Duration::from_millis(1500)).await;
+        two_seconds_recorded(&server).await;
         key.post("/play", &json!({"callId": call, "file": "custom/chirp", "playTo": "channel"}))
             .await
             .expect(200);
@@ -163,26 +173,73 @@ fn speaks_with_baresip(theirs: &str, ours: &str) {
         hooks.wait("recording.completed").await;
         let log = std::fs::read_to_string(folder.join("baresip.log")).expect("it has a log");
         assert_eq!(log.contains("SRTP is Enabled (cryptosuite=AES_CM_128_HMAC_SHA1_80)"), !theirs.is_empty());
-        // What we heard: a sine and little else.
         let download = key.get(&format!("/recordings/{call}/download")).await;
         assert_eq!(download.status, 200);
-        let heard = read_wav(&download.body);
-        let middle = &heard[8000..16_000];
-        let (level, rest) = split_tone(middle, 440.0);
-        assert!(level > -20.0 && level > rest + 20.0, "440 Hz at {level:.1} dBm0, the rest at {rest:.1}");
-        // What it heard: the sound that was played.
-        let theirs = until(10.0, "baresip has written what it heard", async || {
-            let files = std::fs::read_dir(&folder).ok()?.flatten().map(|file| file.path());
-            files.into_iter().find(|path| path.to_string_lossy().ends_with("-dec.wav"))
-        })
-        .await;
-        let template: Vec<f64> = chirp(1.0).iter().map(|sample| f64::from(*sample)).collect();
-        let alike = until(10.0, "the file is whole", async || {
-            let alike = likeness(&template, &read_wav_file(&theirs));
-            (alike > 0.9).then_some(alike)
-        })
-        .await;
-        assert!(alike > 0.9);
+        holds_the_tone(&download.body);
+        heard_by_baresip(&folder).await;
+    });
+}
+
+/// What baresip heard holds the sound that was played.
+async fn heard_by_baresip(folder: &Path) {
+    let theirs = until(10.0, "baresip has written what it heard", async || {
+        let files = std::fs::read_dir(folder).ok()?.flatten().map(|file| file.path());
+        files.into_iter().find(|path| path.to_string_lossy().ends_with("-dec.wav"))
+    })
+    .await;
+    let template: Vec<f64> = chirp(1.0).iter().map(|sample| f64::from(*sample)).collect();
+    until(10.0, "the file holds the sound that was played", async || {
+        (likeness(&template, &read_wav_file(&theirs)) > 0.9).then_some(())
+    })
+    .await;
+}
+
+/// A recording of ours: a sine and little else.
+fn holds_the_tone(recording: &[u8]) {
+    let heard = read_wav(recording);
+    let (level, rest) = split_tone(&heard[8000..16_000], 440.0);
+    assert!(level > -20.0 && level > rest + 20.0, "440 Hz at {level:.1} dBm0, the rest at {rest:.1}");
+}
+
+/// Waits until a server has recorded two seconds.
+async fn two_seconds_recorded(server: &Server) {
+    until(10.0, "two seconds are recorded", async || {
+        let files = std::fs::read_dir(server.recordings()).ok()?.flatten();
+        let written = files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum::<u64>();
+        // Two bytes a sample behind a header.
+        (written > 2 * 16_000 + 44).then_some(())
+    })
+    .await;
+}
+
+/// Debian's baresip knows MD5 alone, and gives up where it is offered anything else beside it.
+#[test]
+fn baresip_calls_with_a_password_and_sound_goes_both_ways() {
+    go(async {
+        let server = Server::start("baresip-called", &[("SIP__INBOUND_SHA256", "false")]).await;
+        server.put_sound("custom/chirp.wav", &chirp(1.0));
+        let login = ["--username", "alice", "--password", "opensesame", "--auth-inbound"];
+        server.trunk("carrier", loopback(), &login);
+        let key = server.key(&["--trunks", "carrier"]);
+        let (hooks, number) = (Receiver::start().await, number("0101"));
+        let e164 = format!("+{number}");
+        server.cli(&["numbers", "add", &e164, "--webhook", &hooks.url(), "--key", &key.key_id]);
+        let account = format!("<sip:alice@{}>;auth_user=alice;auth_pass=opensesame;regint=0\n", server.sip);
+        let dial = format!("/dial sip:{number}@{}", server.sip);
+        let (_baresip, _, folder) = baresip_at(loopback(), account, &["-e", &dial]).await;
+        let call = hooks.wait("call.answered").await.json["callId"].as_str().expect("an id").to_owned();
+        two_seconds_recorded(&server).await;
+        key.post("/play", &json!({"callId": call, "file": "custom/chirp", "playTo": "channel"}))
+            .await
+            .expect(200);
+        key.post("/voice", &json!({"callId": call, "text": "Bye.", "playTo": "channel"})).await.expect(200);
+        hooks.wait("tts.played").await;
+        key.hang_up(&call).await;
+        hooks.wait("recording.completed").await;
+        let download = key.get(&format!("/recordings/{call}/download")).await;
+        assert_eq!(download.status, 200);
+        holds_the_tone(&download.body);
+        heard_by_baresip(&folder).await;
     });
 }
 
@@ -205,5 +262,27 @@ fn kamailio_forks_stays_in_the_path_and_routes_what_follows() {
         one.went_well().await;
         assert_eq!(two.count("CANCEL"), 1, "the fork that only rang is cancelled");
         assert_eq!(two.count("BYE"), 0);
+
+        // What went over our own wire, which leads to the proxy alone: two that rang, one that answered, a hold and its
+        // end, and a BYE by the route set.
+        let admin = server.key(&["--admin"]);
+        let ladder = admin.get(&format!("/admin/v1/calls/{call}/sip")).await.expect(200);
+        let messages = ladder["messages"].as_array().expect("messages");
+        let texts = |direction: &str, begin: &str| -> Vec<&str> {
+            let of = messages.iter().filter(|message| message["direction"] == direction);
+            let texts = of.filter_map(|message| message["text"].as_str());
+            texts.filter(|text| text.starts_with(begin)).collect()
+        };
+        let tags: BTreeSet<_> = texts("received", "SIP/2.0 180 ").into_iter().map(to_tag).collect();
+        assert_eq!(tags.len(), 2, "{tags:?}");
+        let answers = texts("received", "SIP/2.0 200 ");
+        let answered: BTreeSet<_> =
+            answers.iter().filter(|text| text.contains(" INVITE\r\n")).map(|text| to_tag(text)).collect();
+        assert!(answered.len() == 1 && answered.is_subset(&tags), "{answered:?} of {tags:?}");
+        assert_eq!(texts("received", "INVITE ").len(), 2, "hold and resume");
+        let bye = texts("sent", "BYE ").first().copied().expect("we hang up");
+        assert!(bye.contains(&format!("Route: <sip:{proxy};lr")), "{bye}");
+        assert!(bye.starts_with(&format!("BYE sip:{}", one.addr)), "{bye}");
+        assert!(messages.iter().all(|message| message["peer"] == proxy.to_string()), "{ladder}");
     });
 }

@@ -1,4 +1,5 @@
-//! RFC 4475's messages over the wire at the running server, by UDP and by TCP: right answers, and a server that goes on.
+//! RFC 4475's messages over the wire at the running server. By TCP each is answered as it deserves; by UDP, where answers
+//! go to wherever its `Via` says, the server goes on after it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

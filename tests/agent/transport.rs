@@ -120,7 +120,11 @@ fn a_call_by_tls_whose_certificate_is_good_and_none_where_it_is_not() {
         let proxy = format!("sip:{};transport=tls", bad.local_addr(Transport::Tls).unwrap());
         let key = key_on(&server, "bad", &proxy);
         let far = tokio::spawn(callee(bad));
-        key.post("/makecall", &json!({ "number": number("0100") })).await;
+        let failed = key.post("/makecall", &json!({ "number": number("0100") })).await.expect(500);
+        assert_eq!(
+            (&failed["code"], &failed["attemptedTrunks"]),
+            (&json!("ORIGINATION_FAILED"), &json!(["bad-endpoint"]))
+        );
         assert_eq!(key.credits().await, 5, "no call, no cost");
         far.abort();
     });

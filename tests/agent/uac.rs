@@ -168,10 +168,12 @@ impl Dialog<'_> {
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         format!(
             "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch}\r\nMax-Forwards: 70\r\n{}\r\n{to}\r\n\
-             Call-ID: {}\r\nCSeq: {cseq} {method}\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+             Call-ID: {}\r\nCSeq: {cseq} {method}\r\nContact: <sip:uac@{}>\r\n{kind}\
+             Content-Length: {}\r\n\r\n{body}",
             self.uac.addr,
             header("From:"),
             self.call_id,
+            self.uac.addr,
             body.len()
         )
     }
@@ -181,10 +183,22 @@ impl Dialog<'_> {
         self.uac.send(self.request("ACK", 1, branch, Some(answer), body).as_bytes()).await;
     }
 
+    /// Describes itself anew in the middle of the call; the answer, which is acknowledged.
+    pub(crate) async fn reinvite(&self, cseq: u32, body: &str) -> Message {
+        let (first, method) = (self.answer(), format!("{cseq} INVITE"));
+        let request = |method: &str, branch: &str, body: &str| {
+            self.request(method, cseq, &format!("{}{branch}{cseq}", self.branch), Some(&first), body)
+        };
+        self.uac.send(request("INVITE", "re", body).as_bytes()).await;
+        let answer = until(5.0, "the re-INVITE is answered", async || self.final_response(&method)).await;
+        self.uac.send(request("ACK", "reack", "").as_bytes()).await;
+        answer
+    }
+
     /// Hangs up.
     pub(crate) async fn bye(&self) {
         let branch = format!("{}bye", self.branch);
-        self.uac.send(self.request("BYE", 2, &branch, Some(&self.answer()), "").as_bytes()).await;
+        self.uac.send(self.request("BYE", 9, &branch, Some(&self.answer()), "").as_bytes()).await;
         until(5.0, "the BYE is answered", async || self.final_response("BYE")).await;
     }
 

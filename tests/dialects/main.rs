@@ -33,6 +33,8 @@ mod conversation;
 
 mod hamming;
 
+mod minds;
+
 mod phony;
 
 mod relay;
@@ -41,6 +43,8 @@ mod relay_rules;
 mod relay_served;
 
 mod sockets;
+
+mod talk;
 
 mod voxforge;
 

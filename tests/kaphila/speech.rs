@@ -176,13 +176,22 @@ fn the_queue_of_speeches_is_bounded() {
 #[test]
 fn x37_markup_is_read_as_text() {
     go(async {
-        let (key, hooks) = (world().await.key("10"), Receiver::start().await);
-        let call = key.answered_call(&json!({"number": number("0100"), "webhookUrl": hooks.url()})).await;
+        let (key, hooks, to) = (world().await.key("10"), Receiver::start().await, number("0100"));
+        let call = key.answered_call(&json!({"number": to, "webhookUrl": hooks.url()})).await;
+        for text in ["x".repeat(5001), "é".repeat(5001)] {
+            key.post("/voice", &json!({"callId": call, "text": text})).await.refused(400);
+        }
         let text = "<speak>Hi <break time=\"60s\"/> &amp; \u{1}bye</speak>";
         let answer = key.post("/voice", &json!({"callId": call, "text": text})).await.expect(200);
         assert!(answer["text"].as_str().is_some_and(|echo| echo.contains("<break time=")), "{answer}");
         hooks.wait("tts.played").await;
+        let laughs = "<!DOCTYPE x [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;\">]><x>&b;</x>";
+        key.post("/voice", &json!({"callId": call, "text": laughs})).await.expect(200);
+        hooks.wait_nth("tts.played", 2).await;
         key.hang_up(&call).await;
+        // The words of the markup take their time, and its pause of a minute was not made.
+        let heard = heard_seconds(&world().await.carrier.call(&to).await.heard());
+        assert!((2.5..50.0).contains(&heard), "{heard}");
     });
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,6 +48,8 @@ pub(crate) enum Step {
     Write(Vec<u8>),
     /// Writes in pieces of so many bytes, each a packet of its own.
     Pieces(Vec<u8>, usize),
+    /// Waits so long.
+    Pause(Duration),
     /// Waits for the test.
     Wait(Gate),
     /// Waits for the client to go away, then opens the gate.
@@ -146,6 +149,7 @@ async fn act(stream: &mut TcpStream, steps: Vec<Step>) {
                     tokio::task::yield_now().await;
                 }
             }
+            Step::Pause(time) => tokio::time::sleep(time).await,
             Step::Wait(gate) => gate.pass().await,
             Step::Gone(gate) => {
                 while stream.read(&mut [0; 64]).await.is_ok_and(|n| n > 0) {}

@@ -43,7 +43,7 @@ fn scopes_surfaces_addresses_and_expiry_are_kept_to() {
         admin.patch(&format!("/keys/{}", other.key_id), json!({"surfaces": ["kaphila"]})).await.expect(200);
         other.get("/api/me").await.expect(200);
 
-        let ends = jiff::Timestamp::now() + std::time::Duration::from_millis(1500);
+        let ends = jiff::Timestamp::now() + std::time::Duration::from_millis(4000);
         let brief = admin.key(json!({"expiresAt": ends.to_string()})).await;
         brief.get("/api/me").await.expect(200);
         until(10.0, "the key has expired", async || (brief.get("/api/me").await.status == 401).then_some(()))

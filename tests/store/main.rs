@@ -5,9 +5,11 @@
 
 mod accounts;
 mod admin;
+mod analyses;
 mod calls;
 mod campaigns;
 mod deliveries;
+mod group;
 mod history;
 mod idempotency;
 mod journal;
@@ -72,7 +74,8 @@ impl Scratch {
         }
     }
 
-    /// Opens it. What is opened twice is as in two processes, if both have [`Db::claim_for_serving`] done.
+    /// Opens it. What is opened twice is, to the database, as two processes, if both have [`Db::claim_for_serving`] done:
+    /// tests that speak of two have two nodes in this one program.
     async fn db(&self) -> Db {
         Db::open(&self.url()).await.unwrap()
     }

@@ -37,8 +37,11 @@ serve >>"$dir/log" 2>&1 &
 server=$!
 cat >/dev/null
 touch end
-kill -INT "$(head -n 1 data/postmaster.pid)" || true
-wait "$server" || true
+# It may be starting just now, and have no number yet.
+while kill -0 "$server" 2>/dev/null; do
+    kill -INT "$(head -n 1 data/postmaster.pid 2>/dev/null)" 2>/dev/null || true
+    sleep 0.05
+done
 "#;
 
 /// The running server.

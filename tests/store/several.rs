@@ -1,5 +1,6 @@
-//! Several processes on one PostgreSQL: each has its own [`Db`], opened on the same URL, and knows nothing of the
-//! others but what the database holds.
+//! Several nodes on one PostgreSQL: each has its own [`Db`], opened on the same URL, and knows nothing of the others but
+//! what the database holds. Here they are two in one program, which is what two processes are to the database; real
+//! processes share one in `tests/faults`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::{Scratch, T0, at, dialing, ended, eventually, formats, key, order, pl
 
 const URL: &str = "https://example.com/hooks";
 
-/// A process as far as the database can tell.
+/// A node: a process as far as the database can tell, though both live in this program.
 struct Process {
     db: Db,
     serving: Serving,

@@ -23,6 +23,8 @@ const MAX_ANSWER: usize = 2048;
 pub struct Guard {
     key: [u8; 32],
     realm: String,
+    /// SHA-256 is asked for, too.
+    sha256: bool,
 }
 
 /// The request that is asked about.
@@ -102,7 +104,12 @@ impl Answer {
 impl Guard {
     /// A guard of a realm, whose nonces nobody makes who has not this key.
     pub fn new(key: [u8; 32], realm: &str) -> Self {
-        Self { key, realm: realm.to_owned() }
+        Self { key, realm: realm.to_owned(), sha256: true }
+    }
+
+    /// Asks for MD5 alone: some who know nothing else give up where they see anything else.
+    pub fn md5_alone(self) -> Self {
+        Self { sha256: false, ..self }
     }
 
     /// The values of `WWW-Authenticate`, each for a header of its own.
@@ -113,7 +120,7 @@ impl Guard {
             let realm = quote(&self.realm);
             format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={name}, qop=\"auth\"{stale}")
         };
-        ASKED.iter().map(challenge).collect()
+        ASKED.iter().filter(|(hash, _)| self.sha256 || *hash == Hash::Md5).map(challenge).collect()
     }
 
     /// Whether one of a request's `Authorization` values is right by one of these credentials.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use utoipa::ToSchema;
 
-use super::DIALECT;
 use super::events::STATUSES;
+use super::{DIALECT, fetched};
 use crate::api::door::Door;
 use crate::api::fault::{self, Fault};
 use crate::api::fields::Fields;
@@ -21,6 +21,9 @@ use crate::control::Refusal;
 use crate::model::Now;
 use crate::store::callbacks::NewCallback;
 use crate::webhook::verify::{self, Signed};
+
+/// The status that tells of a recording.
+const RECORDED: &str = "event_recording";
 
 /// Longest id of a call.
 const ID_MAX_CHARS: usize = 128;
@@ -76,7 +79,8 @@ struct Received {
     post, path = "/webhook/callback", tag = "Hamming Phone", operation_id = "receiveCallback",
     summary = "Receive the status of a call elsewhere",
     description = "Needs no key from programs on this machine, nor with the Standard Webhooks signature of \
-        `hamming.callback_secret`. What is told is shown by `/admin/v1/callbacks` and changes no call.",
+        `hamming.callback_secret`. What is told is shown by `/admin/v1/callbacks` and changes no call; the recording of an \
+        `event_recording` is fetched where `hamming.recordings_base` says from where.",
     request_body = Told,
     responses(
         (status = 200, description = "It is in the inbox", body = Received),
@@ -97,9 +101,14 @@ pub async fn take(State(app): State<App>, request: Request) -> Result<Response, 
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let sender = sender(&app, &parts.headers, peer, own, &body, now).await?;
     let Told { id: call, status, recording_available } = told(&body)?;
+    let fetch = status == RECORDED && recording_available && fetched::wanted(&app);
     let callback = NewCallback { call, status, recording_available, sender, received_at: now.wall };
-    let kept = app.rooms.db.keep_callback(&callback).await;
-    kept.map_err(|error| fault::broken("the inbox of callbacks", &error))?;
+    let kept = app.rooms.db.keep_callback(&callback, fetch).await;
+    let kept = kept.map_err(|error| fault::broken("the inbox of callbacks", &error))?;
+    fetched::remove(&app, &kept.forgotten).await;
+    if fetch {
+        fetched::begin(app, kept.id, callback.call);
+    }
     Ok(json(StatusCode::OK, &Received { received: true }))
 }
 

@@ -19,7 +19,7 @@ use crate::api::fields::Fields;
 use crate::api::idempotency::Once;
 use crate::api::openapi::{Route, route};
 use crate::api::{App, json};
-use crate::control::agents::{Errand, InUse, call_by_agent, in_use};
+use crate::control::agents::{Errand, Idle, InUse, call_by_agent, idle, in_use};
 use crate::control::transfer::CONTEXT_MAX_BYTES;
 use crate::control::{Caller, Refusal};
 use crate::model::agent::{Agent, AgentKind, AgentSettings, AgentTool, Voicemail};
@@ -561,11 +561,10 @@ pub(super) async fn call(
 ) -> Answer {
     let CallFields { to_number: to, context } = CallFields::read(&body)?;
     let agent = found(&app, &caller, &segment(name, MISSING)?).await?;
-    if agent.settings.kind == AgentKind::Inbound {
-        return Err(Fault::Bad("An inbound agent does not call".into()));
-    }
-    if !agent.settings.active {
-        return Err(Fault::Conflict("Agent is inactive".into()));
+    match idle(&agent) {
+        Some(Idle::Inbound) => return Err(Fault::Bad("An inbound agent does not call".into())),
+        Some(Idle::Inactive) => return Err(Fault::Conflict("Agent is inactive".into())),
+        None => {}
     }
     let number = own_number(&app, &agent).await?;
     let from = number.map(|number| CallerId::Number(number.number.e164()));

@@ -11,12 +11,14 @@ use utoipa::ToSchema;
 
 use super::{Answer, Deleted, Segment, Wrong, array, deleted, named, text_within, window};
 use crate::api::admin::{Query, by};
+use crate::api::agent_tools::{self, ToolBody};
 use crate::api::fault::Fault;
 use crate::api::fields::Fields;
 use crate::api::{App, json};
+use crate::config::Webhooks;
 use crate::control::Caller;
 use crate::control::agents::{InUse, in_use};
-use crate::model::agent::{Agent, AgentKind, AgentSettings};
+use crate::model::agent::{Agent, AgentKind, AgentSettings, AgentTool, Voicemail};
 use crate::model::forms;
 use crate::store::agents::{AgentName, MadeAgent};
 
@@ -66,6 +68,12 @@ struct Full {
     max_call_duration: u32,
     /// Its calls are recorded.
     record: bool,
+    /// `continue`, `hangup` or `message`: what it does where a machine answers.
+    voicemail: &'static str,
+    /// What it says to machines.
+    voicemail_message: Option<String>,
+    /// Functions that its language model may call.
+    tools: Vec<ToolBody>,
     /// Last changed.
     #[schema(format = DateTime)]
     updated_at: String,
@@ -94,6 +102,9 @@ impl Full {
             language: settings.language.clone(),
             max_call_duration: settings.max_call_duration_s.unwrap_or(longest),
             record: settings.record,
+            voicemail: settings.voicemail.as_str(),
+            voicemail_message: settings.voicemail.message().map(str::to_owned),
+            tools: agent_tools::shown(&settings.tools),
             updated_at: agent.updated_at.iso_ms(),
             brief: agent.into(),
         }
@@ -123,10 +134,19 @@ pub struct Input {
     record: Option<bool>,
     /// It may place and take calls, which it may unless said.
     is_active: Option<bool>,
+    /// `continue` (unless said), `hangup` or `message`: what it does where a machine answers.
+    #[schema(value_type = Option<String>, pattern = "^(continue|hangup|message)$")]
+    voicemail: Option<&'static str>,
+    /// What it says to machines, after their greeting; needed for `message`.
+    #[schema(max_length = 5000)]
+    voicemail_message: Option<String>,
+    /// Functions that its language model may call; they take the place of all there were.
+    #[schema(value_type = Option<Vec<ToolBody>>, max_items = 16)]
+    tools: Option<Vec<AgentTool>>,
 }
 
 impl Input {
-    fn read(fields: &Fields) -> Result<Self, Fault> {
+    fn read(fields: &Fields, webhooks: &Webhooks) -> Result<Self, Fault> {
         let text = |name: &str, least, most| -> Result<Option<String>, Fault> {
             fields.text(name)?.map(|text| text_within(name, text, least, most)).transpose()
         };
@@ -134,6 +154,7 @@ impl Input {
         if language.is_some_and(|tag| !forms::is_language(tag)) {
             return Err(Fault::Bad("language must be a BCP-47 tag".into()));
         }
+        let machines = agent_tools::voicemail(fields, ["voicemail", "voicemailMessage"])?;
         let voice = fields.text("voice")?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
         if voice.is_some_and(|name| !(1..=64).contains(&name.len()) || !name.bytes().all(plain)) {
@@ -148,6 +169,9 @@ impl Input {
             max_call_duration: fields.integer("maxCallDuration", 10..=14_400)?,
             record: fields.flag("record")?,
             is_active: fields.flag("isActive")?,
+            voicemail: machines.as_ref().map(Voicemail::as_str),
+            voicemail_message: machines.as_ref().and_then(Voicemail::message).map(str::to_owned),
+            tools: agent_tools::read(fields, "tools", webhooks)?,
         })
     }
 
@@ -163,6 +187,14 @@ impl Input {
         settings.max_call_duration_s = self.max_call_duration.or(settings.max_call_duration_s);
         settings.record = self.record.unwrap_or(settings.record);
         settings.active = self.is_active.unwrap_or(settings.active);
+        let message = self.voicemail_message;
+        if let Some(machines) = self.voicemail.and_then(|word| Voicemail::from_text(word, message.as_deref()))
+        {
+            settings.voicemail = machines;
+        }
+        if let Some(tools) = self.tools {
+            settings.tools = tools;
+        }
     }
 }
 
@@ -229,8 +261,10 @@ pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>
         context: Map::new(),
         relay_url: None,
         relay_keeps: false,
+        voicemail: Voicemail::default(),
+        tools: Vec::new(),
     };
-    Input::read(&fields)?.apply(&mut settings);
+    Input::read(&fields, &app.rooms.config.webhooks)?.apply(&mut settings);
     let most = app.rooms.config.plans.limits(&caller.key.plan).max_agents;
     match app.rooms.db.create_agent(&caller.key.tenant, settings, most, by(&caller)).await? {
         MadeAgent::Made(agent) => Ok(json(StatusCode::CREATED, &Full::new(&app, *agent))),
@@ -275,7 +309,7 @@ pub async fn change(
     body: Bytes,
 ) -> Answer {
     let id = named(KIND, id)?;
-    let input = Input::read(&Fields::read_optional(&body)?)?;
+    let input = Input::read(&Fields::read_optional(&body)?, &app.rooms.config.webhooks)?;
     let (tenant, name) = (&caller.key.tenant, AgentName::Public(&id));
     let changed =
         app.rooms.db.change_agent(tenant, name, |settings| input.apply(settings), by(&caller)).await?;

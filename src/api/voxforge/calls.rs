@@ -16,7 +16,7 @@ use crate::api::fields::Fields;
 use crate::api::{App, json};
 use crate::clock;
 use crate::control::Caller;
-use crate::control::agents::{Errand, bound_by_plan, call_by_agent};
+use crate::control::agents::{Errand, Idle, bound_by_plan, call_by_agent, idle};
 use crate::model::call::Surface;
 use crate::model::event::Speaker;
 use crate::model::id::agent_cuid;
@@ -301,8 +301,10 @@ pub async fn create(
     let Input { agent_id, phone_number_id, to } = Input::read(&Fields::read(&body)?)?;
     let agent = agents::find(&app, &caller, agent_id).await?;
     let number = numbers::find(&app, &caller, &phone_number_id).await?;
-    if !agent.settings.active {
-        return Err(Wrong::bad("Agent is not active"));
+    match idle(&agent) {
+        Some(Idle::Inbound) => return Err(Wrong::bad("Agent does not place calls")),
+        Some(Idle::Inactive) => return Err(Wrong::bad("Agent is not active")),
+        None => {}
     }
     bound_by_plan(&mut caller.key, &app.rooms.config.plans);
     let errand = Errand {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::ConfigError;
 use crate::config::{
-    Agent, Amd, ClaudePhone, Config, Http, Limits, Llm, Recordings, Rtp, Sip, Speech, TrunkConfig, Webhooks,
+    Agent, Amd, Config, Http, Limits, Llm, Recordings, Rtp, Sip, Speech, TrunkConfig, Webhooks,
 };
 use crate::model::CallerId;
 use crate::model::cidr::Cidr;
@@ -52,7 +52,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     amd(&config.amd)?;
     speech(&config.speech)?;
     llm(&config.llm)?;
-    claude_phone(&config.claude_phone)?;
+    let (phone, metrics) = (&config.claude_phone, &config.metrics);
+    door("claude_phone", &phone.allow_cidrs, &phone.allow_hosts)?;
+    door("metrics", &metrics.allow_cidrs, &metrics.allow_hosts)?;
+    let base = config.hamming.recordings_base.as_str();
+    let fine = base.is_empty() || web(base) && !base.contains(['?', '#']);
+    must("hamming.recordings_base", fine, "must begin with https:// or http://, or be empty")?;
     trunks(&config.trunk)
 }
 
@@ -257,14 +262,15 @@ fn llm(llm: &Llm) -> Result<(), ConfigError> {
     must("llm.timeout_s", (1..=600).contains(&llm.timeout_s), "must be 1 to 600")
 }
 
-fn claude_phone(claude_phone: &ClaudePhone) -> Result<(), ConfigError> {
-    networks("claude_phone.allow_cidrs", &claude_phone.allow_cidrs)?;
+/// Whom a door lets in without a key.
+fn door(section: &str, allow_cidrs: &[String], allow_hosts: &[String]) -> Result<(), ConfigError> {
+    networks(&format!("{section}.allow_cidrs"), allow_cidrs)?;
     let name = |name: &String| {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         (1..=253).contains(&name.len()) && name.bytes().all(legal)
     };
-    let names = claude_phone.allow_hosts.iter().all(name);
-    must("claude_phone.allow_hosts", names, "must hold host names, without a port")
+    let names = allow_hosts.iter().all(name);
+    must(&format!("{section}.allow_hosts"), names, "must hold host names, without a port")
 }
 
 fn trunks(trunks: &[TrunkConfig]) -> Result<(), ConfigError> {

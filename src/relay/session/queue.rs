@@ -41,8 +41,6 @@ pub(super) struct Item {
     language: Option<String>,
     /// How often it is still to be heard.
     loops: u32,
-    /// Nothing of its turn comes after it.
-    pub(super) ends_turn: bool,
     /// What may interrupt it.
     pub(super) interruptible: Interruptible,
     preemptible: bool,
@@ -61,8 +59,8 @@ impl Item {
         interruptible: Interruptible,
         preemptible: bool,
     ) -> Self {
-        let (number, stage, length_ms, ends_turn) = (0, Stage::Waiting, 0, false);
-        Self { number, turn, what, language, loops, ends_turn, interruptible, preemptible, stage, length_ms }
+        let (number, stage, length_ms) = (0, Stage::Waiting, 0);
+        Self { number, turn, what, language, loops, interruptible, preemptible, stage, length_ms }
     }
 
     /// Whether what holds for the one holds for the other: only such are given to the line together, for the line
@@ -106,16 +104,7 @@ impl Queue {
     pub(super) fn preempt(&mut self) -> bool {
         let cut = self.front_playing(|item| item.preemptible);
         self.items.retain(|item| !item.preemptible || item.stage == Stage::Playing);
-        if let Some(last) = self.items.iter_mut().rev().find(|item| item.preemptible) {
-            last.ends_turn = true;
-        }
         cut
-    }
-
-    /// Nothing more comes of this turn; `false` where nothing of it waits or plays.
-    pub(super) fn end_turn(&mut self, turn: u32) -> bool {
-        let last = self.items.back_mut().filter(|item| item.turn == turn);
-        last.map(|last| last.ends_turn = true).is_some()
     }
 
     /// An item's sound is there.

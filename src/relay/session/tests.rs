@@ -97,8 +97,18 @@ fn a_turn_that_may_be_preempted_is() {
     let _ = session.frame(r#"{"type":"text","token":"Please wait.","last":true,"preemptible":true}"#);
     let _ = session.prepared(0, Ok(900));
     assert_eq!(say(&mut session, "Done.", true), [Act::Cut, Act::Speak(1, "Done.".into(), None)]);
-    let _ = played(&mut session, 0, false, 300);
+    let told = played(&mut session, 0, false, 300);
+    assert_eq!(told.last(), Some(&Act::Said(Speaker::Agent, "Plea".into(), 1)));
     assert_eq!(session.prepared(1, Ok(300)), [Act::Play(1)]);
+    // The line tells in any order of what was cut.
+    let mut session = self::session();
+    let _ = session.frame(r#"{"type":"text","token":"One. Two.","last":true,"preemptible":true}"#);
+    let _ = session.prepared(0, Ok(500));
+    let _ = session.prepared(1, Ok(500));
+    let _ = say(&mut session, "Done.", true);
+    assert_eq!(played(&mut session, 1, false, 0), []);
+    let told = [Act::Saying(Speaker::Agent, "One".into(), 1), Act::Said(Speaker::Agent, "One".into(), 1)];
+    assert_eq!(played(&mut session, 0, false, 400), told);
 }
 
 #[test]
@@ -287,10 +297,11 @@ fn a_turn_whose_end_is_told_late_is_told_all_the_same() {
     acts.extend(session.prepared(1, Ok(300)));
     acts.extend(played(&mut session, 1, true, 300));
     assert_eq!(acts.last(), Some(&Act::Said(Speaker::Agent, "Hello. You".into(), 1)));
-    let _ = say(&mut session, "Fine. ", false);
-    let _ = say(&mut session, "", false);
+    assert_eq!(say(&mut session, "Fine. ", false), [Act::Speak(2, "Fine.".into(), None)]);
+    assert_eq!(say(&mut session, "Well", false), []);
+    // The end of a session is the end of its last turn.
     let acts = session.frame(r#"{"type":"end"}"#);
-    assert_eq!(acts, [Act::Speak(2, "Fine.".into(), None)]);
+    assert_eq!(acts, [Act::Speak(3, "Well".into(), None)]);
 }
 
 #[test]
@@ -331,5 +342,5 @@ fn a_prefix_is_by_the_share_of_the_sound() {
     assert_eq!(prefix("Hello. ", 599, 600), "Hello");
     assert_eq!(prefix("Hello. ", 600, 600), "Hello.");
     assert_eq!(prefix(" ééé", 200, 300), " éé");
-    assert_eq!(prefix("Hello.", 5, 0), "Hello.");
+    assert_eq!(prefix("Hello.", 5, 0), "");
 }
