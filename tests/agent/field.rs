@@ -53,10 +53,18 @@ fn a_port_that_moves_is_followed() {
         moved.connect(answer.body());
         until(5.0, "sound flows to the new port", async || (moved.heard().len() > 5).then_some(())).await;
         let since = Instant::now();
-        moved.say(&chirp(1.0));
         let wanted: Vec<f64> = chirp(1.0).into_iter().map(f64::from).collect();
-        until(10.0, "what was said comes back to the new port", async || {
-            (likeness(&wanted, &moved.samples_since(since)) > 0.9).then_some(())
+        let mut said: Option<Instant> = None;
+        until(15.0, "what was said comes back to the new port", async || {
+            // Said again where a busy machine has torn it.
+            let start = *match &mut said {
+                Some(start) if start.elapsed() < Duration::from_secs(4) => start,
+                again => {
+                    moved.say(&chirp(1.0));
+                    again.insert(Instant::now())
+                }
+            };
+            (likeness(&wanted, &moved.samples_since(start)) > 0.9).then_some(())
         })
         .await;
         assert!(heard_seconds(&dialog.sound.samples_since(since)) < 0.1, "the old port hears it, too");
