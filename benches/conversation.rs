@@ -338,12 +338,11 @@ async fn run(calls: usize, turns: usize) -> Result<(), Failed> {
     let most = all.late.iter().copied().fold(0.0, f64::max);
     println!("  frames of an answer that were heard after it had stopped: at most {most}");
     own_account(&agent, &key, &admin).await?;
-    for (name, server, key) in [("agent", &agent, &admin)] {
-        let metrics = server.client.get(server.url("/metrics")).bearer_auth(key).send().await?;
-        let text = if metrics.status().is_success() { metrics.text().await? } else { String::new() };
-        for line in text.lines().filter(|line| line.contains("overrun") && !line.starts_with('#')) {
-            println!("{name}: {line}");
-        }
+    let metrics = agent.client.get(agent.url("/metrics")).bearer_auth(&admin).send().await?;
+    let metrics = metrics.error_for_status()?.text().await?;
+    let told = ["ticks", "overruns", "skipped", "lateness"].map(|name| format!("trunkline_media_{name}"));
+    for line in metrics.lines().filter(|line| told.iter().any(|name| line.starts_with(name))) {
+        println!("agent: {line}");
     }
     Ok(())
 }
